@@ -1,0 +1,137 @@
+"""Client series: one flat buffer for a whole population, with offsets per client."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from .errors import DataError
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A client that was left out, and why.
+
+    ``reason`` starts with the rule and a colon (``"min_days: 15.1 days observed, 90 asked for"``), so that
+    reasons can be counted by rule.
+    """
+
+    client: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class ClientSeries:
+    """The series of a population of clients on regular grids, each client of its own length.
+
+    Args:
+        name: the source's name.
+        values: ``(total steps, channels)`` float32, NaN = missing; channel 0 is the target, in ``unit``.
+        offsets: ``(clients + 1,)`` int64; client ``k`` is ``values[offsets[k]:offsets[k + 1]]``.
+        clients: one unique name a client.
+        attributes: one row a client, indexed by ``clients`` in this order; what is known beside the series.
+        starts: ``(clients,)`` datetime64[s], the stamp of each client's first step.
+        step_seconds: seconds from one step to the next.
+        unit: of the target.
+        rules: the rules that made the population, in words.
+        dropped: the clients left out by these rules.
+
+    Raises:
+        DataError: shapes, names or offsets that contradict each other.
+    """
+
+    name: str
+    values: Tensor
+    offsets: Tensor
+    clients: tuple[str, ...]
+    attributes: pd.DataFrame
+    starts: np.ndarray
+    step_seconds: int
+    unit: str
+    rules: tuple[str, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+
+    def __post_init__(self) -> None:
+        problems = _contradictions(self)
+        if problems:
+            raise DataError(*problems)
+
+    def __len__(self) -> int:
+        return len(self.clients)
+
+    @property
+    def channels(self) -> int:
+        """Values per step; the first is the target."""
+        return int(self.values.shape[1])
+
+    @property
+    def lengths(self) -> Tensor:
+        """Steps of each client, ``(clients,)`` int64."""
+        return self.offsets.diff()
+
+    def of(self, client: int) -> Tensor:
+        """Return one client's series, ``(steps, channels)``, as a view of the buffer."""
+        return self.values[int(self.offsets[client]) : int(self.offsets[client + 1])]
+
+    def select(self, clients: Sequence[int]) -> "ClientSeries":
+        """Return the series of some clients, in the order given; the values are copied."""
+        chosen = [int(client) for client in clients]
+        return replace(
+            self,
+            values=torch.cat([self.of(client) for client in chosen] or [self.values[:0]]),
+            offsets=offsets_of([int(self.lengths[client]) for client in chosen]),
+            clients=tuple(self.clients[client] for client in chosen),
+            attributes=self.attributes.iloc[chosen],
+            starts=self.starts[chosen],
+        )
+
+    def fingerprint(self) -> str:
+        """Return a hash of names, offsets, stamps and values: the data set's identity, 16 hex digits."""
+        digest = hashlib.blake2b(digest_size=8)
+        digest.update("\n".join((*self.clients, str(self.step_seconds), self.unit)).encode())
+        for array in (self.offsets.numpy(), self.starts.astype("datetime64[s]"), self.values.cpu().numpy()):
+            digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+        return digest.hexdigest()
+
+
+def offsets_of(lengths: Sequence[int]) -> Tensor:
+    """Return ``(clients + 1,)`` int64 offsets of series of these lengths laid end to end."""
+    return torch.tensor([0, *lengths], dtype=torch.int64).cumsum(0)
+
+
+def count_reasons(dropped: Iterable[Dropped]) -> str:
+    """Return the rules that dropped clients with their counts, ``"3 by min_days, 1 by max_zero_share"``."""
+    counts = Counter(item.reason.split(":")[0] for item in dropped)
+    return ", ".join(f"{count} by {rule}" for rule, count in counts.most_common())
+
+
+def _contradictions(series: ClientSeries) -> list[str]:
+    """Return what is wrong with the fields of a series, in sentences."""
+    count, shape = len(series.clients), tuple(series.values.shape)
+    source = f"Source {series.name!r}"
+    checks = {
+        f"{source}: values must be (total steps, channels) float32, got {shape} {series.values.dtype}.": (
+            len(shape) == 2 and shape[-1] >= 1 and series.values.dtype == torch.float32
+        ),
+        f"{source}: {count} clients need {count + 1} offsets from 0 to {shape[0]}, got "
+        f"{tuple(series.offsets.shape)}.": _offsets_fit(series.offsets, count, shape[0]),
+        f"{source}: client names are not unique.": len(set(series.clients)) == count,
+        f"{source}: the index of attributes differs from the clients.": (
+            tuple(series.attributes.index) == series.clients
+        ),
+        f"{source}: {count} clients need {count} starts, got {len(series.starts)}.": len(series.starts)
+        == count,
+        f"{source}: step_seconds must be positive, got {series.step_seconds}.": series.step_seconds > 0,
+    }
+    return [problem for problem, holds in checks.items() if not holds]
+
+
+def _offsets_fit(offsets: Tensor, clients: int, rows: int) -> bool:
+    if tuple(offsets.shape) != (clients + 1,) or offsets.dtype != torch.int64:
+        return False
+    return int(offsets[0]) == 0 and int(offsets[-1]) == rows and bool((offsets.diff() >= 0).all())
