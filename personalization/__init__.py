@@ -1,0 +1,73 @@
+"""How far does each client's law lie from the population's, and what should that change in its training?
+
+Distances by optimal transport that need no raw data to leave a client, calibrated by sample size, and modulators that
+turn them into coefficients. Imports torch, POT and NumPy; usable without the rest of persofl.
+
+    distances = distance_to_population(features)                  # list of (n_k, F) tensors
+    mix = build_modulator("mix_by_distance", tau=1.0)(base, distances)      # (clients, 1) -> (clients, 1)
+"""
+
+from .calibration import Null, calibrate, fit_null, size_grid
+from .distances import Distances
+from .gaussian import GaussianDistance, bures_squared, bures_wasserstein, matrix_root, moments
+from .kind import DISTANCES, DistanceKind, Statistics, build_distance, register_distance
+from .mixing import ExponentialMixing, ShrinkageMixing
+from .modulators import (
+    KNOBS,
+    MODULATORS,
+    Modulator,
+    build_modulator,
+    modulator_name,
+    register_modulator,
+)
+from .population import client_statistics, distance_to_population
+from .proximal import ExponentialProx, InverseProx
+from .reference import Summary, combine, summarise
+from .sketch import midpoint_levels, quantile_sketch, quantile_sketches, unit_projections
+from .sliced import SlicedDistance, pairwise_sliced_wasserstein, sliced_wasserstein
+from .weighting import RectifiedWeight
+from .work import DampedRate, PersonalWork, SharedWork
+
+__all__ = [
+    "DISTANCES",
+    "KNOBS",
+    "MODULATORS",
+    "DampedRate",
+    "DistanceKind",
+    "Distances",
+    "ExponentialMixing",
+    "ExponentialProx",
+    "GaussianDistance",
+    "InverseProx",
+    "Modulator",
+    "Null",
+    "PersonalWork",
+    "RectifiedWeight",
+    "SharedWork",
+    "ShrinkageMixing",
+    "SlicedDistance",
+    "Statistics",
+    "Summary",
+    "build_distance",
+    "build_modulator",
+    "bures_squared",
+    "bures_wasserstein",
+    "calibrate",
+    "client_statistics",
+    "combine",
+    "distance_to_population",
+    "fit_null",
+    "matrix_root",
+    "midpoint_levels",
+    "modulator_name",
+    "moments",
+    "pairwise_sliced_wasserstein",
+    "quantile_sketch",
+    "quantile_sketches",
+    "register_distance",
+    "register_modulator",
+    "size_grid",
+    "sliced_wasserstein",
+    "summarise",
+    "unit_projections",
+]

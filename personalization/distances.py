@@ -1,0 +1,70 @@
+"""The result: every client's distance to the population, with what is needed to judge it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Distances of clients to a population; every field has shape ``(clients,)``.
+
+    Attributes:
+        value: raw distance, in the units of the features; biased upwards for clients with few samples.
+        null_mean: ``E0[value^2 | n]``, the mean *squared* distance of a client of that size without a difference.
+        null_std: standard deviation of the squared distance under the same null.
+        z: ``(value^2 - null_mean) / null_std``.
+        p_value: chance of such a value without a difference.
+        n: samples of the client, int64.
+        calibrated: ``sqrt(max(0, value^2 - null_mean))``, in the units of the features.
+        relative: u, ``calibrated`` over its median; see :func:`personalization.calibration.relative_scale`.
+    """
+
+    value: Tensor
+    null_mean: Tensor
+    null_std: Tensor
+    z: Tensor
+    p_value: Tensor
+    n: Tensor
+    calibrated: Tensor
+    relative: Tensor
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            if getattr(self, f.name).shape != (len(self.value),):
+                found, expected = tuple(getattr(self, f.name).shape), (len(self.value),)
+                raise ValueError(
+                    f"Distances.{f.name} has shape {found}; every field must have shape {expected}."
+                )
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def select(self, index: Tensor | Sequence[int]) -> Distances:
+        """The distances of some clients, unchanged: ``relative`` keeps the whole population's median as its unit.
+
+        Args:
+            index: positions or a boolean mask over the clients.
+        """
+        chosen = torch.as_tensor(index, device=self.value.device)
+        chosen = chosen if chosen.dtype == torch.bool else chosen.long()
+        return Distances(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
+
+    def permuted(self, seed: int) -> Distances:
+        """The control: the same distances dealt to other clients at random; sample counts stay where they are.
+
+        Args:
+            seed: of the permutation.
+        """
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).to(self.n.device)
+        return replace(self.select(order), n=self.n)
+
+    def to(self, target: torch.device | str | torch.dtype) -> Distances:
+        """The distances on another device or in another floating dtype; ``n`` stays int64."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        keep = {"n"} if isinstance(target, torch.dtype) else set()
+        return Distances(**{name: x if name in keep else x.to(target) for name, x in moved.items()})

@@ -1,0 +1,82 @@
+"""What is wrong, the value received, where, and what to do: the errors every part of the package shares."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> ValueError:
+    """The error for a name that is not registered, with the nearest one that is.
+
+    Args:
+        kind: what was looked up, "distance" or "parameter of 'sliced'".
+        name: the name received.
+        known: the names there are.
+    """
+    names = sorted(known)
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    return ValueError(f"Unknown {kind} {name!r}; {hint}known: {', '.join(names) or 'none'}.")
+
+
+def check_order(order: float) -> None:
+    """Refuse an order below 1, for which the Wasserstein cost is no metric.
+
+    Raises:
+        ValueError: ``order`` is below 1 or not a number.
+    """
+    if not order >= 1:
+        raise ValueError(f"order={order} is no Wasserstein order; use order >= 1 (1 or 2 are usual).")
+
+
+def check_features(features: Sequence[Tensor], names: Sequence[str] | None = None) -> None:
+    """Refuse anything but finite floating ``(n_k, F)`` tensors with one F, dtype and device, and at least two rows.
+
+    Args:
+        features: one tensor ``(n_k, F)`` per client.
+        names: the clients' names for the messages; their position otherwise.
+
+    Raises:
+        ValueError: names the first client at fault, the value received, and what to do.
+    """
+    if len(features) == 0:
+        raise ValueError("features is empty; give one (n_k, F) tensor per client, at least one.")
+    if names is not None and len(names) != len(features):
+        raise ValueError(
+            f"{len(names)} names for {len(features)} clients; give one name per client, or none."
+        )
+    for k, x in enumerate(features):
+        who = f"Client {names[k]!r}" if names is not None else f"Client {k}"
+        _check_client(x, features[0], who)
+
+
+def _check_client(x: Tensor, first: Tensor, who: str) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        found = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"{who} has features of type {found}; convert them to a floating-point tensor.")
+    if x.ndim != 2 or x.shape[1] == 0:
+        raise ValueError(f"{who} has features of shape {tuple(x.shape)}; give a matrix (samples, features).")
+    if len(x) < 2:
+        raise ValueError(
+            f"{who} has {len(x)} sample(s); a distribution needs at least two. Leave such clients out."
+        )
+    if first.ndim == 2 and x.shape[1] != first.shape[1]:
+        raise ValueError(
+            f"{who} has {x.shape[1]} features, the first client {first.shape[1]}; all clients must describe "
+            "their samples by the same features."
+        )
+    if x.dtype != first.dtype or x.device != first.device:
+        raise ValueError(
+            f"{who} has features in {x.dtype} on {x.device}, the first client in {first.dtype} on {first.device}; "
+            "bring all to one dtype and device."
+        )
+    if not torch.isfinite(x).all():
+        row = int((~torch.isfinite(x)).any(1).nonzero()[0, 0])
+        bad = int((~torch.isfinite(x)).sum())
+        raise ValueError(
+            f"{who} has {bad} NaN or infinite value(s), the first in row {row}; drop or fill such rows beforehand."
+        )

@@ -1,0 +1,128 @@
+"""Gaussian distances: first and second moments, and the Bures-Wasserstein distance between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .kind import DistanceKind, Statistics, register_distance
+from .numeric import safe_root, wide
+
+
+def moments(samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased covariance.
+
+    Args:
+        samples: shape ``(..., n, F)``, n at least 2.
+
+    Returns:
+        Mean ``(..., F)`` and covariance ``(..., F, F)``, in the units of the features and their squares.
+
+    Raises:
+        ValueError: fewer than two rows.
+    """
+    n = samples.shape[-2]
+    if n < 2:
+        raise ValueError(f"samples of shape {tuple(samples.shape)}: a covariance needs at least two rows.")
+    mean = samples.mean(-2)
+    centred = samples - mean.unsqueeze(-2)
+    return mean, centred.mT @ centred / (n - 1)
+
+
+class _SquareRoot(torch.autograd.Function):
+    """Root of a symmetric positive semi-definite matrix; its gradient bears equal and zero eigenvalues.
+
+    From ``S S = C`` follows ``S dS + dS S = dC``, in the eigenbasis a division by ``s_i + s_j``; autograd through
+    ``eigh`` would divide by ``c_i - c_j``. Where both are zero the derivative is infinite, and taken as zero.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor) -> Tensor:
+        values, vectors = torch.linalg.eigh(matrix)
+        roots = values.clamp_min(0).sqrt()
+        ctx.save_for_backward(roots, vectors)
+        return (vectors * roots.unsqueeze(-2)) @ vectors.mT
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        roots, vectors = ctx.saved_tensors
+        total = roots.unsqueeze(-1) + roots.unsqueeze(-2)
+        floor = 1e-7 * roots.amax(-1).clamp_min(1e-30)[..., None, None]
+        inner = vectors.mT @ (grads[0] + grads[0].mT) / 2 @ vectors
+        inner = torch.where(total > floor, inner / total.clamp_min(floor), 0.0)
+        return vectors @ inner @ vectors.mT
+
+
+def matrix_root(matrix: Tensor) -> Tensor:
+    """Principal root of symmetric positive semi-definite matrices ``(..., F, F)``, singular ones included.
+
+    Eigenvalues that rounding has made negative count as zero. Differentiable, also at equal eigenvalues.
+    """
+    return _SquareRoot.apply(matrix)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def bures_squared(mean: Tensor, cov: Tensor, other_mean: Tensor, other_cov: Tensor) -> Tensor:
+    """The square of :func:`bures_wasserstein`, in the dtype of ``mean``; computed in float64.
+
+    Float64 because the traces cancel: in float32 a law would lie 1e-3 standard deviations from itself.
+    """
+    a, C, b, D = (wide(x) for x in (mean, cov, other_mean, other_cov))
+    root = matrix_root(C)
+    cross = safe_root(torch.linalg.eigvalsh(root @ D @ root)).sum(-1)
+    traces = (C.diagonal(dim1=-2, dim2=-1) + D.diagonal(dim1=-2, dim2=-1)).sum(-1)
+    return (((a - b) ** 2).sum(-1) + (traces - 2 * cross).clamp_min(0)).to(mean.dtype)
+
+
+def bures_wasserstein(mean: Tensor, cov: Tensor, other_mean: Tensor, other_cov: Tensor) -> Tensor:
+    r"""2-Wasserstein distance between Gaussians, or between the Gaussians that share two laws' moments.
+
+    .. math:: d^2 = \|m - m'\|^2 + \operatorname{tr}\bigl(C + C' - 2 (C^{1/2} C' C^{1/2})^{1/2}\bigr)
+
+    Args:
+        mean: shape ``(..., F)``.
+        cov: symmetric positive semi-definite, may be singular, shape ``(..., F, F)``.
+        other_mean: broadcasts against ``mean``.
+        other_cov: broadcasts against ``cov``.
+
+    Returns:
+        Shape ``(...)``, in the units of the features. For any two laws with these moments it is a lower bound of
+        W2 (Gelbrich 1990). Its gradient is zero, not NaN, where the distance is.
+
+    References:
+        Dowson and Landau, The Frechet distance between multivariate normal distributions, JMVA 12(3), 1982.
+    """
+    return safe_root(bures_squared(mean, cov, other_mean, other_cov))
+
+
+@register_distance("gaussian")
+@dataclass(frozen=True)
+class GaussianDistance(DistanceKind):
+    """Bures-Wasserstein distance from a client's moments to the average client's moments.
+
+    The population is ``N(mean of the means, mean of the covariances)``: what spreads the clients apart does not
+    widen it, so a client like the average one lies at zero. The mean of covariances stands in for the Wasserstein
+    barycentre's, which no sum gives; they agree where the clients' covariances do.
+    """
+
+    def statistics(self, samples: Tensor) -> Statistics:
+        """Mean ``(..., F)`` and covariance ``(..., F, F)`` of samples ``(..., n, F)``, in float64."""
+        mean, cov = moments(wide(samples))
+        return {"mean": mean, "cov": cov}
+
+    def squared(self, own: Statistics, reference: Statistics) -> Tensor:
+        """Squared distance ``(...)``, in squared units of the features."""
+        return bures_squared(own["mean"], own["cov"], reference["mean"], reference["cov"])
+
+    def draw(self, reference: Statistics, n: int, draws: int, generator: torch.Generator) -> Statistics:
+        """Moments of ``draws`` samples of n from the reference's own Gaussian."""
+        return self.statistics(gaussian_samples(reference, n, draws, generator))
+
+
+def gaussian_samples(reference: Statistics, n: int, draws: int, generator: torch.Generator) -> Tensor:
+    """Samples ``(draws, n, F)`` of the Gaussian with the reference's ``mean`` and ``cov``; seeded on the CPU."""
+    mean, root = reference["mean"], matrix_root(reference["cov"])
+    normal = torch.randn(draws, n, len(mean), generator=generator, dtype=torch.float64)
+    return normal.to(dtype=mean.dtype).to(mean.device) @ root + mean

@@ -1,0 +1,71 @@
+"""How much of a client's model is its own: ``a = 0`` is the population's, ``a = 1`` the client's alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .distances import Distances
+from .modulators import Modulator, column, register_modulator, require
+
+
+@register_modulator("mix_by_distance")
+@dataclass(frozen=True)
+class ExponentialMixing(Modulator):
+    r"""Mixing that saturates: ``a = 1 - exp(-(u / tau)^power)``.
+
+    In [0, 1], increasing in u. ``u = 0`` gives 0 and ``u -> inf`` gives 1; ``tau -> inf`` is the population's model
+    for all, ``tau -> 0`` the own model for all that differ at all. The base sets dtype and device only.
+
+    Args:
+        tau: the relative distance at which ``a = 1 - 1/e``; 1 is the typical client.
+        power: how sharply it turns there; large powers make it a switch.
+    """
+
+    knob: ClassVar[str] = "mix"
+    tau: float = field(default=1.0, metadata={"search": {"low": 0.1, "high": 10.0, "log": True}})
+    power: float = field(default=1.0, metadata={"search": {"low": 0.5, "high": 4.0, "log": True}})
+
+    def __post_init__(self) -> None:
+        require(self, "tau", above=0)
+        require(self, "power", above=0)
+
+    def __call__(self, base: Tensor, distances: Distances) -> Tensor:
+        """The mixing column ``(clients, 1)``."""
+        u = column(distances.relative, base)
+        return -torch.expm1(-((u / self.tau) ** self.power))
+
+
+@register_modulator("mix_by_shrinkage")
+@dataclass(frozen=True)
+class ShrinkageMixing(Modulator):
+    r"""The mixing that minimises the mean squared error of a mean, bias of the population against own noise.
+
+    .. math:: a_k = \frac{\kappa d_k^2 + v/N}{\kappa d_k^2 + v/N + v/n_k}, \qquad N = \sum_j n_j
+
+    ``kappa`` (how far optimal parameters lie apart per distance) and ``v`` (noise of one sample) enter only as a
+    ratio; in units of the median client's distance and size, ``kappa d^2 / v = ratio u^2 / median(n)``. A client
+    with u = 1 and the median size then has ``a`` of about ``ratio / (1 + ratio)``.
+
+    In [n_k / (n_k + N), 1), increasing in u and in n_k. ``ratio = 0`` or ``u = 0`` leaves ``n_k / (n_k + N)``, next
+    to nothing; ``u -> inf`` gives 1. N and the median are over the clients given: give the whole population.
+
+    Args:
+        ratio: heterogeneity over sampling noise, for the typical client.
+    """
+
+    knob: ClassVar[str] = "mix"
+    ratio: float = field(default=1.0, metadata={"search": {"low": 0.01, "high": 100.0, "log": True}})
+
+    def __post_init__(self) -> None:
+        require(self, "ratio", least=0)
+
+    def __call__(self, base: Tensor, distances: Distances) -> Tensor:
+        """The mixing column ``(clients, 1)``."""
+        u, n = column(distances.relative, base), column(distances.n, base)
+        signal = self.ratio * u**2 / n.median() + 1 / n.sum()
+        # Divided by the noise first, so that a squared distance beyond the float range still gives 1 and not NaN.
+        return 1 - 1 / (1 + signal * n)

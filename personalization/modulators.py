@@ -1,0 +1,138 @@
+"""What turns distances into one coefficient per client: the interface, and the registry that finds it by name.
+
+A modulator belongs to one knob of a method. The engine hands it the knob's value for every client as a column
+``(clients, 1)`` and takes back the column that training uses. Those that need the whole population (shrinkage,
+aggregation weights) must see all clients at once; take a cohort's rows from the result.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import fields
+from typing import ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from .distances import Distances
+from .errors import unknown_name
+
+KNOBS = ("lr", "local_steps", "personal_steps", "prox", "mix", "weight")
+
+
+class Modulator(ABC):
+    """Maps a knob's base column and the clients' distances to the column that steers training.
+
+    Final classes are frozen dataclasses with one ``knob``; their fields are hyperparameters, whose ``metadata``
+    holds the range that a study searches.
+    """
+
+    knob: ClassVar[str]
+
+    @abstractmethod
+    def __call__(self, base: Tensor, distances: Distances) -> Tensor:
+        """The steered column.
+
+        Args:
+            base: the knob's value per client, ``(clients, 1)``; its dtype and device are the result's.
+            distances: of the same clients in the same order.
+
+        Returns:
+            Shape ``(clients, 1)``.
+        """
+
+
+MODULATORS: dict[str, type[Modulator]] = {}
+
+M = TypeVar("M", bound=type[Modulator])
+
+
+def register_modulator(name: str) -> Callable[[M], M]:
+    """Class decorator that makes a modulator known under ``name``, as studies write it: "ditto+prox_by_distance".
+
+    Raises:
+        ValueError: the class names no known knob, or another class has the name.
+    """
+
+    def register(cls: M) -> M:
+        knob = getattr(cls, "knob", "")
+        if knob not in KNOBS:
+            raise unknown_name(f"knob of modulator {name!r}", str(knob), KNOBS)
+        known = MODULATORS.get(name)
+        if known is not None and known.__qualname__ != cls.__qualname__:
+            raise ValueError(
+                f"The modulator name {name!r} belongs to {known.__qualname__}; choose another name."
+            )
+        MODULATORS[name] = cls
+        return cls
+
+    return register
+
+
+def build_modulator(name: str, **params: object) -> Modulator:
+    """Build a registered modulator.
+
+    Args:
+        name: a key of :data:`MODULATORS`.
+        params: the class's fields.
+
+    Raises:
+        ValueError: unknown name or parameter, with the nearest known one; or a parameter out of range.
+    """
+    if name not in MODULATORS:
+        raise unknown_name("modulator", name, MODULATORS)
+    known = {f.name for f in fields(MODULATORS[name])}  # type: ignore[arg-type]
+    for param in params:
+        if param not in known:
+            raise unknown_name(f"parameter of modulator {name!r}", param, known)
+    return MODULATORS[name](**params)
+
+
+def modulator_name(modulator: Modulator) -> str:
+    """The name a modulator is registered under.
+
+    Raises:
+        ValueError: its class is not registered.
+    """
+    for name, cls in MODULATORS.items():
+        if type(modulator) is cls:
+            return name
+    raise ValueError(
+        f"{type(modulator).__name__} is not registered; decorate it with @register_modulator(name)."
+    )
+
+
+def require(
+    modulator: Modulator, name: str, *, above: float | None = None, least: float | None = None
+) -> None:
+    """Refuse a parameter out of its range.
+
+    Args:
+        modulator: whose field is checked.
+        name: of the field.
+        above: the value must be greater than this.
+        least: the value must be at least this.
+
+    Raises:
+        ValueError: names the modulator, the field, its value and the range. NaN is always out of range.
+    """
+    value = getattr(modulator, name)
+    if above is not None and not value > above:
+        raise ValueError(f"{type(modulator).__name__}: {name}={value} must be greater than {above}.")
+    if least is not None and not value >= least:
+        raise ValueError(f"{type(modulator).__name__}: {name}={value} must be at least {least}.")
+
+
+def column(x: Tensor, base: Tensor) -> Tensor:
+    """A field of the distances as a floating column ``(clients, 1)`` on the device of ``base``.
+
+    Raises:
+        ValueError: ``base`` has another shape than ``(clients, 1)``.
+    """
+    if base.shape != (len(x), 1):
+        raise ValueError(
+            f"base has shape {tuple(base.shape)}; give one column ({len(x)}, 1) for {len(x)} distances."
+        )
+    dtype = base.dtype if base.is_floating_point() else torch.get_default_dtype()
+    return x.to(device=base.device, dtype=dtype).unsqueeze(1)

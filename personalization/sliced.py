@@ -1,0 +1,151 @@
+"""Sliced Wasserstein distances on quantile sketches: to a reference, between two sketches, and all pairs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .errors import check_order
+from .gaussian import matrix_root, moments
+from .kind import DistanceKind, Statistics, register_distance
+from .numeric import safe_root, sort_last, wide
+from .sketch import midpoint_levels, quantile_ranks, quantile_sketch, unit_projections
+
+
+def sliced_wasserstein(sketch: Tensor, other: Tensor, *, order: float = 2) -> Tensor:
+    r"""Distance between two sketches, averaged over their projections.
+
+    .. math:: \mathrm{SW}_p^p = \frac1L \sum_l \int_0^1 |F^{-1}_{\mu,l}(q) - F^{-1}_{\nu,l}(q)|^p \, dq
+
+    Args:
+        sketch: shape ``(..., L, Q)``, see :func:`personalization.quantile_sketch`.
+        other: made with the same projections and levels; broadcasts against ``sketch``.
+        order: ``p >= 1``.
+
+    Returns:
+        Shape ``(...)``, in the units of the features; 0 iff all projected quantiles agree. Its gradient is zero,
+        not NaN, where the distance is.
+
+    Raises:
+        ValueError: the sketches have another number of projections or levels, or ``order`` is below 1.
+
+    References:
+        Bonneel et al., Sliced and Radon Wasserstein barycenters of measures, JMIV 51(1), 2015. We integrate on a
+        grid of quantiles, so that samples of unequal size compare and one sketch serves every comparison.
+    """
+    check_order(order)
+    _check_pair(sketch, other)
+    gap = (sketch - other).abs()
+    return safe_root((gap**order).mean((-2, -1)), order)
+
+
+def pairwise_sliced_wasserstein(
+    sketches: Tensor, others: Tensor | None = None, *, order: float = 2
+) -> Tensor:
+    """All distances between sketches: for order 2, Euclidean geometry by one matrix product.
+
+    Args:
+        sketches: shape ``(clients, L, Q)``.
+        others: shape ``(others, L, Q)``; the sketches themselves otherwise, with an exact zero diagonal.
+        order: ``p >= 1``. Other orders than 2 take many times longer.
+
+    Returns:
+        Shape ``(clients, others)``. With order 2, rounding of the product leaves an absolute error of about 1e-3 of
+        the spread of the sketches in float32 and 1e-8 in float64, felt only between near-identical clients.
+
+    Raises:
+        ValueError: as :func:`sliced_wasserstein`.
+    """
+    check_order(order)
+    columns = sketches if others is None else others
+    _check_pair(sketches, columns)
+    # Centred first: the matrix product cancels less the nearer the origin the sketches lie.
+    centre = sketches.mean(0)
+    rows, columns = (sketches - centre).flatten(1), (columns - centre).flatten(1)
+    mode = "use_mm_for_euclid_dist" if order == 2 else "donot_use_mm_for_euclid_dist"
+    distance = torch.cdist(rows, columns, p=order, compute_mode=mode) / rows.shape[1] ** (1 / order)
+    return distance if others is not None else distance.fill_diagonal_(0)
+
+
+def _check_pair(sketch: Tensor, other: Tensor) -> None:
+    if sketch.ndim < 2 or sketch.shape[-2:] != other.shape[-2:]:
+        raise ValueError(
+            f"sketches of shapes {tuple(sketch.shape)} and {tuple(other.shape)} do not compare; make both with the "
+            "same projections and levels, (..., projections, quantiles)."
+        )
+
+
+@register_distance("sliced")
+@dataclass(frozen=True)
+class SlicedDistance(DistanceKind):
+    """Sliced Wasserstein distance from a client's quantiles to the average client's.
+
+    The reference averages quantile functions, which along each direction is the Wasserstein barycentre of the
+    clients. Moments travel beside the sketch: they carry the correlations that the null needs.
+
+    Args:
+        projections: L, directions; the error of averaging over them falls as ``1 / sqrt(L)``.
+        quantiles: Q, levels per direction.
+        order: ``p >= 1``.
+        seed: of the directions, the same for all clients.
+    """
+
+    projections: int = field(default=64, metadata={"search": {"low": 16, "high": 256, "log": True}})
+    quantiles: int = field(default=128, metadata={"search": {"low": 32, "high": 256, "log": True}})
+    order: float = field(default=2.0, metadata={"search": {"choices": [1.0, 2.0]}})
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_order(self.order)
+        for name in ("projections", "quantiles"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+
+    def statistics(self, samples: Tensor) -> Statistics:
+        """Sketch ``(..., L, Q)`` in the samples' dtype, mean ``(..., F)`` and covariance ``(..., F, F)``."""
+        directions = unit_projections(samples.shape[-1], self.projections, seed=self.seed, like=samples)
+        sketch = quantile_sketch(samples, directions, midpoint_levels(self.quantiles, like=samples))
+        mean, cov = moments(wide(samples))
+        return {"sketch": sketch, "mean": mean, "cov": cov}
+
+    def squared(self, own: Statistics, reference: Statistics) -> Tensor:
+        """Squared distance ``(...)``, in squared units of the features."""
+        return sliced_wasserstein(own["sketch"], reference["sketch"], order=self.order) ** 2
+
+    def draw(self, reference: Statistics, n: int, draws: int, generator: torch.Generator) -> Statistics:
+        """Sketches of ``draws`` samples of n under a Gaussian copula with the reference's quantiles as marginals."""
+        sketch, cov = reference["sketch"], reference["cov"]
+        directions = unit_projections(cov.shape[-1], self.projections, seed=self.seed, like=cov)
+        loading = directions @ matrix_root(cov)
+        loading = loading / loading.norm(dim=1, keepdim=True).clamp_min(1e-30)
+        normal = torch.randn(draws, cov.shape[-1], n, generator=generator, dtype=torch.float32)
+        scores = sort_last(loading.float() @ normal.to(cov.device))
+        ranks = quantile_ranks(n, midpoint_levels(self.quantiles, like=cov))
+        return {"sketch": interpolate_scores(scores[..., ranks], sketch)}
+
+
+def interpolate_scores(scores: Tensor, sketch: Tensor) -> Tensor:
+    """Map standard normal scores through a sketch's quantile functions, linear between and beyond its levels.
+
+    Linear in the normal score, so that a Gaussian marginal is met exactly, tails included.
+
+    Args:
+        scores: shape ``(..., L, any)``.
+        sketch: at mid-point levels, shape ``(L, Q)``.
+
+    Returns:
+        Shape of ``scores``, dtype of ``sketch``.
+    """
+    Q = sketch.shape[-1]
+    if Q == 1:
+        return sketch.expand(scores.shape)
+    knots = torch.special.ndtri(midpoint_levels(Q, like=sketch))
+    uniform = 0.5 * torch.erfc(-scores / math.sqrt(2))
+    left = (uniform * Q - 0.5).floor().long().clamp(0, Q - 2)
+    share = (scores - knots[left]) / (knots[left + 1] - knots[left])
+    rows = sketch.expand(*scores.shape[:-2], *sketch.shape)
+    low, high = rows.gather(-1, left), rows.gather(-1, left + 1)
+    return low + share * (high - low)
