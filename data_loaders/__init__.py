@@ -1,16 +1,30 @@
-"""Sources, client series, windows and scaling: from meters to forecast windows, client by client."""
+"""Sources, client series, windows and scaling: from meters to forecast windows, client by client.
+
+series = build_source("simulated", clients=24).load()
+windows = make_windows(series, WindowSpec(lookback=168, horizon=24))
+x, y = windows.gather(windows.positions("train", clients, ranks))
+"""
 
 from .errors import DataError
+from .london import London
+from .registry import SOURCES, About, Source, build_source, register_source, source_info
 from .series import ClientSeries, Dropped
 from .windows import SPANS, ForecastWindows, Span, WindowSpec, make_windows
 
 __all__ = [
+    "SOURCES",
     "SPANS",
+    "About",
     "ClientSeries",
     "DataError",
     "Dropped",
     "ForecastWindows",
+    "London",
+    "Source",
     "Span",
     "WindowSpec",
+    "build_source",
     "make_windows",
+    "register_source",
+    "source_info",
 ]
