@@ -1,0 +1,26 @@
+"""Federated algorithms, one file each; importing the package registers them."""
+
+from .apfl import APFL
+from .base import ALGORITHMS, Algorithm, LocalStep, Phase, Rows, register_algorithm
+from .ditto import Ditto
+from .fedadam import FedAdam
+from .fedavg import FedAvg
+from .fedprox import FedProx
+from .finetune import FineTune
+from .local import Local
+
+__all__ = [
+    "ALGORITHMS",
+    "APFL",
+    "Algorithm",
+    "Ditto",
+    "FedAdam",
+    "FedAvg",
+    "FedProx",
+    "FineTune",
+    "Local",
+    "LocalStep",
+    "Phase",
+    "Rows",
+    "register_algorithm",
+]

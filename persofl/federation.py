@@ -1,0 +1,157 @@
+"""Everything a round needs, put together once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .algorithms import Algorithm
+from .data import ClientData, example_of
+from .errors import PersoflError
+from .losses import Loss, build_loss
+from .method import Method
+from .oracles import Oracle, build_oracle
+from .personaliser import Personaliser
+from .server import Aggregator, Clip, Sampler, ServerTransform, UniformSampler, UpdateTransform, WeightedMean
+from .store import ClientStore
+from .training import Workbench
+
+
+@dataclass(frozen=True)
+class RoundConfig:
+    """Sizes and choices of a round.
+
+    Attributes:
+        cohort: share of the population that trains in a round, in (0, 1].
+        batch_size: examples per local step.
+        oracle: ``"batched"``, ``"vmap"``, ``"loop"``, or ``"auto"`` for the fastest that the model allows.
+        chunk: clients trained at once in one process.
+        weighting: clients count by their training ``"samples"``, or all the same (``"uniform"``).
+        clip: largest L2 norm of a client's update; None does not clip.
+        seed: of cohorts and batches.
+    """
+
+    cohort: float = 1.0
+    batch_size: int = 32
+    oracle: str = "auto"
+    chunk: int = 25
+    weighting: Literal["samples", "uniform"] = "samples"
+    clip: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name}={getattr(self, name)}: give at least 1"
+            for name in ("batch_size", "chunk")
+            if getattr(self, name) < 1
+        ]
+        if not 0 < self.cohort <= 1:
+            problems.append(
+                f"cohort={self.cohort}: give the share of clients in a round, above 0 and at most 1"
+            )
+        if self.weighting not in ("samples", "uniform"):
+            problems.append(f"weighting={self.weighting!r}: 'samples' or 'uniform'")
+        if self.clip is not None and not self.clip > 0:
+            problems.append(
+                f"clip={self.clip}: give the largest L2 norm of an update, above 0, or leave it out"
+            )
+        if problems:
+            raise PersoflError("; ".join(problems) + ".")
+
+
+@dataclass(frozen=True)
+class RoundParts:
+    """The exchangeable parts of a round; those left out follow from :class:`RoundConfig`."""
+
+    sampler: Sampler | None = None
+    update_transforms: tuple[UpdateTransform, ...] = ()
+    aggregator: Aggregator = field(default_factory=WeightedMean)
+    server_transforms: tuple[ServerTransform, ...] = ()
+
+
+@dataclass(frozen=True)
+class Federation:
+    """A population with its method: what :func:`persofl.round.run_round` works on.
+
+    Attributes:
+        data: examples of every client.
+        names: of the clients.
+        method: algorithm and modulators.
+        oracle: losses, gradients and forecasts of many models.
+        bench: data, oracle and sizes of local training.
+        personaliser: makes plans.
+        store: state of the clients between rounds, the one thing here that changes.
+        parts: sampler, transforms, aggregator; complete.
+        config: sizes and choices.
+    """
+
+    data: ClientData
+    names: tuple[str, ...]
+    method: Method
+    oracle: Oracle
+    bench: Workbench
+    personaliser: Personaliser
+    store: ClientStore
+    parts: RoundParts
+    config: RoundConfig
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The method's algorithm."""
+        return self.method.algorithm
+
+    def initial_row(self) -> Tensor:
+        """The model's own weights as the server's first row, ``(1, parameters)``."""
+        return self.oracle.layout.row(self.oracle.module).unsqueeze(0)
+
+
+def build_federation(
+    data: ClientData,
+    model: nn.Module,
+    method: Method,
+    *,
+    loss: Loss | str = "mse",
+    config: RoundConfig | None = None,
+    parts: RoundParts | None = None,
+) -> Federation:
+    """Check that data, model and method fit, and put them together.
+
+    Raises:
+        PersoflError: the model does not fit the data or the oracle; a client without training examples.
+    """
+    config, parts = config or RoundConfig(), parts or RoundParts()
+    loss = build_loss(loss) if isinstance(loss, str) else loss
+    names = tuple(getattr(getattr(data, "series", None), "clients", map(str, range(len(data)))))
+    empty = torch.nonzero(data.count("train") == 0).flatten().tolist()
+    if empty:
+        raise PersoflError(
+            f"Client {names[empty[0]]!r} has no training example; drop it, or shorten lookback."
+        )
+    oracle = build_oracle(model, loss, example_of(data), config.oracle)
+    return Federation(
+        data=data,
+        names=names,
+        method=method,
+        oracle=oracle,
+        bench=Workbench(data, oracle, config.batch_size, config.chunk),
+        personaliser=Personaliser(
+            data, method.algorithm, method.modulators, method.distance, config.batch_size
+        ),
+        store=ClientStore(len(data)),
+        parts=_complete(parts, config),
+        config=config,
+    )
+
+
+def _complete(parts: RoundParts, config: RoundConfig) -> RoundParts:
+    """Fill the parts left out from the configuration."""
+    clip: tuple[Any, ...] = (Clip(config.clip),) if config.clip is not None else ()
+    return RoundParts(
+        sampler=parts.sampler or UniformSampler(config.cohort),
+        update_transforms=(*clip, *parts.update_transforms),
+        aggregator=parts.aggregator,
+        server_transforms=parts.server_transforms,
+    )

@@ -1,0 +1,170 @@
+"""Models for multi-horizon forecasting: ``(..., lookback, channels)`` to ``(..., horizon[, outputs])``.
+
+Channel 0 is the target. With ``outputs > 1`` (quantiles) a last axis holds them. Every model runs one client or, with
+stacked parameters, a whole cohort (see :mod:`persofl.models.layers`); the last layer is called ``head``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from .layers import GRU, LSTM, CausalConv, Linear
+from .registry import register_model
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What data and loss fix: steps seen, steps forecast, channels per step, numbers per forecast step."""
+
+    lookback: int
+    horizon: int
+    channels: int = 1
+    outputs: int = 1
+
+    @property
+    def inputs(self) -> int:
+        """Numbers in one window."""
+        return self.lookback * self.channels
+
+    @property
+    def targets(self) -> int:
+        """Numbers in one forecast."""
+        return self.horizon * self.outputs
+
+    def split(self, flat: Tensor) -> Tensor:
+        """Reshape ``(..., targets)`` to ``(..., horizon[, outputs])``."""
+        return flat if self.outputs == 1 else flat.unflatten(-1, (self.horizon, self.outputs))
+
+
+@register_model("linear")
+class LinearForecaster(nn.Module):
+    """One affine map from the window to the horizon."""
+
+    batched = True
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.head = Linear(shape.inputs, shape.targets)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the module."""
+        return self.shape.split(self.head(x.flatten(-2)))
+
+
+@register_model("dlinear")
+class DLinear(nn.Module):
+    """Separate affine maps of the trend (a moving average of ``kernel`` steps) and of the remainder.
+
+    References:
+        Zeng et al., Are transformers effective for time series forecasting?, AAAI 2023.
+    """
+
+    batched = True
+
+    def __init__(self, shape: Shape, kernel: int = 25) -> None:
+        super().__init__()
+        self.shape, self.kernel = shape, kernel
+        self.trend_head = Linear(shape.inputs, shape.targets)
+        self.head = Linear(shape.inputs, shape.targets)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the module."""
+        trend = moving_average(x, self.kernel)
+        return self.shape.split(self.head((x - trend).flatten(-2)) + self.trend_head(trend.flatten(-2)))
+
+
+def moving_average(x: Tensor, kernel: int) -> Tensor:
+    """Centred moving average over time of ``(..., time, channels)``, the ends padded with their own value."""
+    left = (kernel - 1) // 2
+    series = x.mT.flatten(0, -2).unsqueeze(1)
+    padded = nn.functional.pad(series, (left, kernel - 1 - left), mode="replicate")
+    return nn.functional.avg_pool1d(padded, kernel, stride=1).view(x.mT.shape).mT
+
+
+@register_model("mlp")
+class MLP(nn.Module):
+    """Fully connected layers with ReLU between them; ``hidden`` gives their widths."""
+
+    batched = True
+
+    def __init__(self, shape: Shape, hidden: Sequence[int] = (64,)) -> None:
+        super().__init__()
+        self.shape = shape
+        widths = [shape.inputs, *hidden]
+        self.body = nn.ModuleList(Linear(*pair) for pair in pairwise(widths))
+        self.head = Linear(widths[-1], shape.targets)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the module."""
+        x = x.flatten(-2)
+        for layer in self.body:
+            x = torch.relu(layer(x))
+        return self.shape.split(self.head(x))
+
+
+@register_model("gru")
+class GRUForecaster(nn.Module):
+    """A GRU over the window, and an affine map of its last state."""
+
+    batched = True
+
+    def __init__(self, shape: Shape, hidden: int = 32) -> None:
+        super().__init__()
+        self.shape = shape
+        self.body = GRU(shape.channels, hidden)
+        self.head = Linear(hidden, shape.targets)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the module."""
+        return self.shape.split(self.head(self.body(x)))
+
+
+@register_model("lstm")
+class LSTMForecaster(nn.Module):
+    """An LSTM over the window, and an affine map of its last state."""
+
+    batched = True
+
+    def __init__(self, shape: Shape, hidden: int = 32) -> None:
+        super().__init__()
+        self.shape = shape
+        self.body = LSTM(shape.channels, hidden)
+        self.head = Linear(hidden, shape.targets)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the module."""
+        return self.shape.split(self.head(self.body(x)))
+
+
+@register_model("tcn")
+class TCN(nn.Module):
+    """Residual blocks of dilated causal convolutions, and an affine map of the last step.
+
+    Block ``i`` is ``x + relu(conv(x))`` with dilation ``kernel**i``, so ``layers`` blocks see ``kernel**layers`` steps.
+
+    References:
+        Bai, Kolter and Koltun, An empirical evaluation of generic convolutional and recurrent networks, 2018. Ours has
+        one convolution a block and neither weight normalisation nor dropout.
+    """
+
+    batched = True
+
+    def __init__(self, shape: Shape, hidden: int = 16, layers: int = 3, kernel: int = 5) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embed = Linear(shape.channels, hidden)
+        self.body = nn.ModuleList(CausalConv(hidden, hidden, kernel, kernel**i) for i in range(layers))
+        self.head = Linear(hidden, shape.targets)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the module."""
+        x = self.embed(x)
+        for conv in self.body:
+            x = x + torch.relu(conv(x))
+        return self.shape.split(self.head(x[..., -1, :]))

@@ -1,0 +1,217 @@
+"""The Lightning shell: one training step is one round."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from .algorithms import Algorithm
+from .errors import PersoflError
+from .evaluation import client_rows, evaluate_clients, population_metrics
+from .federation import Federation, RoundConfig, RoundParts, build_federation
+from .losses import Loss
+from .method import Method, as_method, method_params
+from .metrics import ErrorSums, summarise
+from .round import RoundReport, run_round
+
+
+class Rounds(IterableDataset[int]):
+    """An endless supply of training steps; the round's number is the trainer's ``global_step``."""
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield placeholders for ever."""
+        while True:
+            yield 0
+
+
+class FederatedModule(pl.LightningModule):
+    """A federation that a Lightning ``Trainer`` runs: ``max_steps`` counts rounds.
+
+    The aggregated delta is put into ``.grad`` of the server's row and the wrapped optimiser applies it, so checkpoints,
+    loggers, progress bars and callbacks work as for any other module. Checkpoints hold the clients' states.
+    Every round logs ``train/loss``; validation logs ``validation/nmae`` (mean over clients of their own models) and its
+    spread; testing logs the same for the test span.
+
+    Args:
+        data: the population's windows.
+        model: any module from ``(batch, lookback, channels)`` to ``(batch, horizon[, outputs])``; its weights are the
+            start.
+        method: an algorithm, one with modulators, or a name such as ``"ditto+prox_by_distance"``.
+        loss: ``"mse"``, ``"mae"``, ``"pinball"`` or a :class:`~persofl.losses.Loss`.
+        config: sizes and choices of a round.
+        parts: sampler, transforms and aggregator, where the defaults are not meant.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        model: nn.Module,
+        method: Method | Algorithm | str,
+        *,
+        loss: Loss | str = "mse",
+        config: RoundConfig | None = None,
+        parts: RoundParts | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        federation = build_federation(data, model, as_method(method), loss=loss, config=config, parts=parts)
+        # Not a submodule: its template's weights are no parameters of ours.
+        object.__setattr__(self, "federation", federation)
+        self.server = nn.Parameter(federation.initial_row())
+        self.last_round: RoundReport | None = None
+        self.metrics_of: dict[str, dict[str, Tensor]] = {}
+        self._parts: tuple[list[Tensor], list[ErrorSums]] = ([], [])
+
+    federation: Federation
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The algorithm's server optimiser over the server's row."""
+        return self.federation.algorithm.server_optimizer([self.server])
+
+    def train_dataloader(self) -> DataLoader[int]:
+        """One step after the other, without end."""
+        return DataLoader(Rounds(), batch_size=None)
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """One round."""
+        optimizer = cast(Any, self.optimizers())
+
+        def apply(aggregate: Tensor) -> None:
+            self.server.grad = aggregate
+            optimizer.step()
+            self.server.grad = None
+
+        self.metrics_of.clear()
+        self.last_round = run_round(self.federation, self.server.detach(), self.global_step, apply)
+        self.log("train/loss", self.last_round.loss, prog_bar=True, batch_size=1)
+
+    def val_dataloader(self) -> DataLoader[Tensor]:
+        """Clients in groups."""
+        return self._client_groups()
+
+    def test_dataloader(self) -> DataLoader[Tensor]:
+        """Clients in groups."""
+        return self._client_groups()
+
+    def _client_groups(self) -> DataLoader[Tensor]:
+        clients = torch.arange(len(self.federation.data))
+        return DataLoader(list(clients.split(200)), batch_size=None)  # type: ignore[arg-type]
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Evaluate a group of clients on their validation spans."""
+        self._evaluate_group(batch, "validation")
+
+    def test_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Evaluate a group of clients on their test spans."""
+        self._evaluate_group(batch, "test")
+
+    def _evaluate_group(self, clients: Tensor, span: str) -> None:
+        # Lightning evaluates in inference mode, whose tensors cannot be trained on; an adaptation has to.
+        with torch.inference_mode(False), torch.no_grad():
+            clients = clients.clone()
+            rows = client_rows(self.federation, self.server.detach(), clients, self.global_step)
+            self._parts[0].append(clients)
+            self._parts[1].append(evaluate_clients(self.federation, rows, clients, span))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the population's validation errors."""
+        self._finish("validation")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the population's test errors."""
+        self._finish("test")
+
+    def _finish(self, span: str) -> None:
+        sums = ErrorSums.scatter(*self._parts, len(self.federation.data))
+        self._parts = ([], [])
+        self.metrics_of[span] = population_metrics(self.federation, sums)
+        for name, value in flat_summary(self.metrics_of[span]).items():
+            self.log(f"{span}/{name}", value, prog_bar=name == "nmae", batch_size=1)
+
+    def client_table(self, span: str = "test") -> pd.DataFrame:
+        """Every client's errors, evaluating now if the span was not evaluated yet.
+
+        Args:
+            span: ``"validation"`` or ``"test"``.
+
+        Returns:
+            Index ``client``; columns ``nmae``, ``mae``, ``rmse``, ``mase``, ``loss``, ``windows``, and ``distance``
+            (relative, 1 is the typical client) where the method measured one.
+        """
+        if span not in self.metrics_of:
+            for clients in self._client_groups():
+                self._evaluate_group(clients, span)
+            sums = ErrorSums.scatter(*self._parts, len(self.federation.data))
+            self._parts, self.metrics_of[span] = ([], []), population_metrics(self.federation, sums)
+        columns = {name: values.numpy() for name, values in self.metrics_of[span].items()}
+        if self.federation.method.modulators:
+            columns["distance"] = self.federation.personaliser.distances.relative.numpy()
+        return pd.DataFrame(columns, index=pd.Index(self.federation.names, name="client"))
+
+    def client_model(self, client: str | int) -> nn.Module:
+        """A client's own model as an ordinary module, in evaluation mode.
+
+        Args:
+            client: name or index.
+
+        Raises:
+            PersoflError: no such client.
+        """
+        index = self._index(client)
+        row = client_rows(self.federation, self.server.detach(), torch.tensor([index]), self.global_step)[0]
+        return self.federation.oracle.layout.load(copy.deepcopy(self.federation.oracle.module), row).eval()
+
+    def _index(self, client: str | int) -> int:
+        names = self.federation.names
+        if isinstance(client, str) and client in names:
+            return names.index(client)
+        if isinstance(client, int) and 0 <= client < len(names):
+            return client
+        raise PersoflError(
+            f"No client {client!r}; give a name such as {names[0]!r}, or an index below {len(names)}."
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the clients' states, and what they belong to."""
+        checkpoint["clients"] = self.federation.store.state_dict()
+        checkpoint["method"] = {
+            "name": self.federation.method.name,
+            "params": _plain(method_params(self.federation.method)),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the clients' states.
+
+        Raises:
+            PersoflError: the checkpoint is of another method or population.
+        """
+        saved, ours = checkpoint["method"], self.federation.method
+        if saved["name"] != ours.name:
+            raise PersoflError(f"The checkpoint is of method {saved['name']!r}, this run of {ours.name!r}.")
+        self.federation.store.load_state_dict(checkpoint["clients"])
+
+
+def flat_summary(metrics: dict[str, Tensor]) -> dict[str, float]:
+    """``nmae`` (mean over clients), ``nmae_median``, ``nmae_std``, ``nmae_worst_decile``, ``nmae_jain``, and so on."""
+    flat = {}
+    for name in ("nmae", "mae", "rmse", "mase", "loss"):
+        summary = summarise(metrics[name])
+        flat[name] = summary.pop("mean")
+        if name != "loss":
+            flat.update({f"{name}_{key}": value for key, value in summary.items()})
+    return flat
+
+
+def _plain(params: dict[str, Any]) -> dict[str, Any]:
+    """Values that ``torch.load(weights_only=True)`` reads back."""
+    return {
+        name: value if isinstance(value, (int, float, str, bool, type(None))) else str(value)
+        for name, value in params.items()
+    }

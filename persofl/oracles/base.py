@@ -1,0 +1,78 @@
+"""The gradient oracle: the one door between algorithms, which see matrices, and modules, which see tensors by name."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..layout import Layout
+from ..losses import Loss
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples of several clients: ``x (clients, batch, lookback, channels)``, ``y (clients, batch, horizon)``."""
+
+    x: Tensor
+    y: Tensor
+
+
+class Oracle(ABC):
+    """Losses and gradients of many models at once.
+
+    Args:
+        module: the architecture; its own weights are never read or written after construction.
+        layout: how a row holds the module's tensors.
+        loss: per example; a client's loss is its mean over the batch.
+    """
+
+    name: str = ""
+
+    def __init__(self, module: nn.Module, layout: Layout, loss: Loss) -> None:
+        self.module = copy.deepcopy(module).train()
+        for parameter in self.module.parameters():
+            parameter.requires_grad_(True)
+        self.layout, self.loss = layout, loss
+
+    @abstractmethod
+    def grad(self, rows: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Loss and gradient of every client's own model on its own batch.
+
+        Args:
+            rows: ``(clients, parameters)``; columns of statistics (BatchNorm) are advanced in place.
+            batch: of the same clients in the same order.
+
+        Returns:
+            Losses ``(clients,)`` and gradients ``(clients, parameters)``, zero in the columns of statistics.
+        """
+
+    @abstractmethod
+    def predict(self, rows: Tensor, x: Tensor) -> Tensor:
+        """Forecasts in evaluation mode.
+
+        Args:
+            rows: ``(clients, parameters)``.
+            x: ``(clients, examples, lookback, channels)``.
+
+        Returns:
+            ``(clients, examples, horizon[, outputs])``, without gradients.
+        """
+
+    def carry_statistics(self, source: Tensor, target: Tensor) -> None:
+        """Copy the columns of statistics between rows in place, where an algorithm took a gradient at a mixture."""
+        if self.layout.trainable < self.layout.size:
+            target[:, self.layout.trainable :] = source[:, self.layout.trainable :]
+
+
+def evaluating(module: nn.Module) -> nn.Module:
+    """A copy of a module in evaluation mode."""
+    return copy.deepcopy(module).eval()
+
+
+def no_statistics(layout: Layout, grads: Tensor) -> Tensor:
+    """Append zero columns for the statistics to gradients of the parameters."""
+    return torch.nn.functional.pad(grads, (0, layout.size - layout.trainable))

@@ -1,0 +1,61 @@
+"""The plan of a round: every knob that a method gives a client is one column."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+KNOBS = ("lr", "local_steps", "personal_steps", "prox", "mix", "weight")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Columns ``(clients, 1)``, one value a client.
+
+    Attributes:
+        lr: learning rate of the local steps.
+        local_steps: optimiser steps on the shared model.
+        personal_steps: optimiser steps on the personal model.
+        prox: strength of the pull towards the anchor.
+        mix: share of the personal model in what the client uses, in [0, 1].
+        weight: of the client's update in the average; any positive scale.
+        steered: knobs that a modulator set; an algorithm leaves these as they are.
+    """
+
+    lr: Tensor
+    local_steps: Tensor
+    personal_steps: Tensor
+    prox: Tensor
+    mix: Tensor
+    weight: Tensor
+    steered: frozenset[str] = frozenset()
+
+    def __len__(self) -> int:
+        return self.lr.shape[0]
+
+    def take(self, index: Tensor | slice) -> Plan:
+        """The plan of some clients, in the order of ``index``."""
+        return dataclasses.replace(self, **{name: getattr(self, name)[index] for name in KNOBS})
+
+    def steer(self, knob: str, column: Tensor) -> Plan:
+        """The plan with one column replaced by a modulator's."""
+        return dataclasses.replace(self, **{knob: column}, steered=self.steered | {knob})
+
+
+def constant_plan(counts: Tensor, **values: float) -> Plan:
+    """A plan with the same value for everyone, weighted by the number of examples.
+
+    Args:
+        counts: training examples of each client, ``(clients,)``.
+        values: of the knobs; those left out are neutral (one step, no pull, all personal).
+    """
+    neutral = {"lr": 0.1, "local_steps": 1, "personal_steps": 1, "prox": 0.0, "mix": 1.0}
+    columns: dict[str, Any] = {
+        name: torch.full((len(counts), 1), float(value)) for name, value in (neutral | values).items()
+    }
+    columns.setdefault("weight", counts.to(torch.float32).unsqueeze(1))
+    return Plan(**columns)

@@ -1,0 +1,116 @@
+"""One round of federated training, written once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .algorithms import Rows
+from .data import Stream
+from .errors import DivergedError
+from .federation import Federation
+from .plan import Plan
+from .server import Updates
+from .training import train_phase
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """What a round tells its observers.
+
+    Attributes:
+        round: from 0.
+        cohort: ``(cohort,)`` indices of the clients that took part.
+        losses: their mean training loss, ``(cohort,)``.
+        plan: what steered them.
+        updates: as they arrived at the aggregator; None where nothing goes up.
+    """
+
+    round: int
+    cohort: Tensor
+    losses: Tensor
+    plan: Plan
+    updates: Updates | None
+
+    @property
+    def loss(self) -> float:
+        """Mean training loss over the cohort."""
+        return float(self.losses.nanmean())
+
+
+def run_round(
+    federation: Federation, server: Tensor, round_: int, apply: Callable[[Tensor], None]
+) -> RoundReport:
+    """Run one round.
+
+    Args:
+        federation: the population and its method; its store is updated when the round succeeded.
+        server: the server's row ``(1, parameters)``; changed by ``apply`` only.
+        round_: from 0; with the seed it determines the cohort and every batch.
+        apply: the server optimiser's step on the pseudo-gradient ``(1, parameters)``.
+
+    Raises:
+        DivergedError: a client's loss is not finite; server and store are as before the round.
+    """
+    parts = federation.parts
+    assert parts.sampler is not None
+    cohort = parts.sampler(len(federation.data), round_, federation.config.seed)
+    plan = federation.personaliser.plan(cohort)
+    rows = broadcast(federation, server, cohort, plan)
+    losses = train_locally(federation, cohort, rows, plan, round_)
+    updates = collect(federation, cohort, rows, plan, round_)
+    if updates is None:
+        apply(torch.zeros_like(server))
+    else:
+        for transform in parts.update_transforms:
+            updates = transform(updates)
+        aggregate = parts.aggregator(updates)
+        for server_transform in parts.server_transforms:
+            aggregate = server_transform(aggregate, updates)
+        apply(aggregate)
+    federation.store.write(cohort, federation.algorithm.keep(rows))
+    return RoundReport(round_, cohort, losses, plan, updates)
+
+
+def broadcast(federation: Federation, server: Tensor, cohort: Tensor, plan: Plan) -> Rows:
+    """The rows that clients start from: the anchor, and copies to work on."""
+    algorithm = federation.algorithm
+    anchor = server.expand(len(cohort), -1)
+    state = federation.store.read(cohort, algorithm.new_client(anchor, plan))
+    return {**algorithm.begin(anchor, state, plan), "anchor": anchor}
+
+
+def train_locally(federation: Federation, cohort: Tensor, rows: Rows, plan: Plan, round_: int) -> Tensor:
+    """Run the algorithm's phases in place; returns each client's loss in the last of them.
+
+    Raises:
+        DivergedError: names the first client whose loss or weights are not finite.
+    """
+    for phase in federation.algorithm.phases():
+        stream = Stream(federation.config.seed, round_, phase.name)
+        losses = train_phase(federation.bench, phase, cohort, rows, plan, stream)
+        trained = getattr(plan, phase.steps).squeeze(1) >= 1
+        broken = (trained & ~losses.isfinite()).nonzero().flatten()
+        if len(broken):
+            first = int(broken[0])
+            raise DivergedError(
+                federation.names[int(cohort[first])],
+                round_,
+                float(losses[first]),
+                f"Its learning rate was {float(plan.lr[first]):g}; lower lr, or clip updates. "
+                "The last checkpoint is from before this round.",
+            )
+    return losses
+
+
+def collect(federation: Federation, cohort: Tensor, rows: Rows, plan: Plan, round_: int) -> Updates | None:
+    """What goes up to the server, if the method sends anything."""
+    delta = federation.algorithm.delta(rows)
+    if delta is None:
+        return None
+    uniform = federation.config.weighting == "uniform" and "weight" not in plan.steered
+    weights = torch.ones_like(plan.weight) if uniform else plan.weight
+    return Updates(cohort, delta, weights, round_, federation.config.seed)

@@ -1,0 +1,59 @@
+"""Where clients keep their state between rounds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .algorithms import Rows
+from .errors import PersoflError
+
+
+class ClientStore:
+    """State of the whole population in memory, one matrix per name, filled when a client first takes part.
+
+    Args:
+        population: number of clients.
+    """
+
+    def __init__(self, population: int) -> None:
+        self.seen = torch.zeros(population, dtype=torch.bool)
+        self.rows: Rows = {}
+
+    def read(self, clients: Tensor, newcomers: Rows) -> Rows:
+        """State of ``clients``; those never seen take their rows of ``newcomers`` (same order)."""
+        seen = self.seen[clients].unsqueeze(1)
+        if not self.rows:
+            return newcomers
+        return {name: torch.where(seen, self.rows[name][clients], new) for name, new in newcomers.items()}
+
+    def write(self, clients: Tensor, rows: Rows) -> None:
+        """Keep the rows of ``clients``."""
+        for name, values in rows.items():
+            if name not in self.rows:
+                self.rows[name] = values.new_zeros(len(self.seen), values.shape[1])
+            self.rows[name][clients] = values
+        self.seen[clients] = True
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Tensors for a checkpoint."""
+        return {
+            "seen": self.seen.clone(),
+            **{f"rows.{name}": rows.clone() for name, rows in self.rows.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what :meth:`state_dict` gave.
+
+        Raises:
+            PersoflError: the checkpoint has another number of clients.
+        """
+        if len(state["seen"]) != len(self.seen):
+            raise PersoflError(
+                f"The checkpoint holds {len(state['seen'])} clients, the data {len(self.seen)}. Load it with the data "
+                "(and the rules that drop clients) that it was trained on."
+            )
+        self.seen = state["seen"].clone()
+        self.rows = {
+            name.removeprefix("rows."): rows.clone() for name, rows in state.items() if name != "seen"
+        }

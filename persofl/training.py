@@ -1,0 +1,93 @@
+"""Local training of a cohort: phases of an algorithm, run on chunks of clients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .algorithms import Phase, Rows
+from .data import ClientData, Stream, batch_at
+from .draw import integer_seed
+from .oracles import Oracle
+from .plan import Plan
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """What local training needs besides rows: the data, the oracle, and how to cut the work.
+
+    Attributes:
+        data: training examples are drawn from it.
+        oracle: losses and gradients.
+        batch_size: examples a step.
+        chunk: clients trained at once; about what fits the processor's cache.
+    """
+
+    data: ClientData
+    oracle: Oracle
+    batch_size: int
+    chunk: int
+
+
+def train_phase(
+    bench: Workbench, phase: Phase, clients: Tensor, rows: Rows, plan: Plan, stream: Stream
+) -> Tensor:
+    """Run one phase for a cohort, in place.
+
+    Clients are sorted by their number of steps and trained in chunks, so clients of like work share a chunk; within
+    one, those still at work are always a prefix, and no step is spent on padding.
+
+    Args:
+        bench: data, oracle and sizes.
+        phase: what a step does.
+        clients: ``(cohort,)`` indices into the population.
+        rows: the cohort's matrices, changed in place; one row per client in each.
+        plan: the cohort's plan.
+        stream: where batches come from.
+
+    Returns:
+        Mean training loss of each client over its steps, ``(cohort,)``; NaN for clients without a step.
+    """
+    steps = getattr(plan, phase.steps).squeeze(1).to(torch.int64)
+    order = torch.argsort(steps, descending=True, stable=True)
+    losses = torch.full((len(clients),), torch.nan)
+    for chunk in order.split(bench.chunk):
+        part = {name: matrix[chunk] for name, matrix in rows.items()}
+        losses[chunk] = _train_chunk(bench, phase, clients[chunk], part, plan.take(chunk), stream)
+        for name, matrix in part.items():
+            if name != "anchor":
+                rows[name][chunk] = matrix
+    return losses
+
+
+def _train_chunk(
+    bench: Workbench, phase: Phase, clients: Tensor, rows: Rows, plan: Plan, stream: Stream
+) -> Tensor:
+    """Train clients sorted by descending steps."""
+    steps = getattr(plan, phase.steps).squeeze(1).to(torch.int64)
+    total = torch.zeros(len(clients))
+    most, size = int(steps[0]), bench.batch_size
+    if most == 0:
+        return torch.full_like(total, torch.nan)
+    positions = stream.positions(bench.data, clients, most * size)
+    active = _active_per_step(steps, most)
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # dropout's noise: a function of the round and the chunk's first client
+        torch.manual_seed(integer_seed(stream.seed, stream.round, f"{stream.purpose}:{int(clients[0])}"))
+        previous = -1
+        for step, count in enumerate(active):
+            if count != previous:
+                live = {name: matrix[:count] for name, matrix in rows.items()}
+                live_plan, previous = plan.take(slice(0, count)), count
+            batch = batch_at(bench.data, positions[:count, step * size : (step + 1) * size])
+            total[:count] += phase.step(live, batch, bench.oracle, live_plan)
+    mean: Tensor = total / steps
+    return mean
+
+
+def _active_per_step(steps: Tensor, most: int) -> list[int]:
+    """How many of the clients, sorted by descending steps, still work at each step."""
+    return [int(count) for count in (steps.unsqueeze(0) > torch.arange(most).unsqueeze(1)).sum(1)]

@@ -1,0 +1,161 @@
+"""The three oracles agree to rounding: values, gradients and predictions, under random shapes."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from persofl.errors import PersoflError
+from persofl.losses import Pinball, SquaredError, build_loss
+from persofl.models import MODELS, Shape, build_model
+from persofl.oracles import Batch, build_oracle
+
+SMALL = {
+    "mlp": {"hidden": (5, 4)},
+    "gru": {"hidden": 4},
+    "lstm": {"hidden": 4},
+    "tcn": {"hidden": 3, "layers": 2, "kernel": 3},
+}
+
+
+class Custom(nn.Module):
+    """What a user might bring: torch's own layers and an odd forward."""
+
+    def __init__(self, lookback, horizon):
+        super().__init__()
+        self.norm = nn.LayerNorm(lookback)
+        self.gru = nn.GRU(1, 3, batch_first=True)
+        self.head = nn.Linear(3 + lookback, horizon)
+        self.unused = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x):
+        flat = self.norm(x[..., 0])
+        return self.head(torch.cat([flat, self.gru(x[..., :1])[1][0]], 1))
+
+
+class WithBatchNorm(nn.Module):
+    def __init__(self, lookback, horizon):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(lookback, 6), nn.BatchNorm1d(6), nn.ReLU())
+        self.head = nn.Linear(6, horizon)
+
+    def forward(self, x):
+        return self.head(self.body(x[..., 0]))
+
+
+def problem(shape, clients, batch, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(clients, batch, shape.lookback, shape.channels, generator=generator, dtype=dtype)
+    y = torch.randn(clients, batch, shape.horizon, generator=generator, dtype=dtype)
+    return Batch(x, y)
+
+
+def rows_for(oracle, clients, seed=0):
+    start = oracle.layout.row(oracle.module)
+    noise = torch.randn(
+        clients, start.numel(), generator=torch.Generator().manual_seed(seed), dtype=start.dtype
+    )
+    return start + 0.1 * noise
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    clients=st.integers(1, 4),
+    batch=st.integers(1, 5),
+    lookback=st.integers(9, 14),
+    horizon=st.integers(1, 4),
+    channels=st.integers(1, 3),
+    instance_norm=st.booleans(),
+    quantiles=st.booleans(),
+)
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_oracles_agree(name, clients, batch, lookback, horizon, channels, instance_norm, quantiles):
+    loss = Pinball((0.1, 0.5, 0.9)) if quantiles else SquaredError()
+    shape = Shape(lookback, horizon, channels, loss.outputs)
+    module = build_model(name, shape, instance_norm=instance_norm, **SMALL.get(name, {})).double()
+    data = problem(shape, clients, batch)
+    oracles = {
+        kind: build_oracle(module, loss, (data.x[0], data.y[0]), kind) for kind in ("loop", "vmap", "batched")
+    }
+    rows = rows_for(oracles["loop"], clients)
+    reference = oracles["loop"].grad(rows.clone(), data)
+    forecast = oracles["loop"].predict(rows, data.x)
+    for kind in ("vmap", "batched"):
+        before = rows.clone()
+        losses, grads = oracles[kind].grad(rows, data)
+        assert torch.equal(rows, before)
+        torch.testing.assert_close(losses, reference[0], rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(grads, reference[1], rtol=1e-8, atol=1e-10)
+        torch.testing.assert_close(oracles[kind].predict(rows, data.x), forecast, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_gradient_is_the_derivative(name):
+    shape = Shape(8, 2)
+    module = build_model(name, shape, **SMALL.get(name, {})).double()
+    data = problem(shape, 2, 3)
+    oracle = build_oracle(module, SquaredError(), (data.x[0], data.y[0]))
+    rows = rows_for(oracle, 2)
+    direction = torch.randn(rows.shape, generator=torch.Generator().manual_seed(1), dtype=rows.dtype)
+    step = 1e-6
+    slope = (
+        oracle.grad(rows + step * direction, data)[0] - oracle.grad(rows - step * direction, data)[0]
+    ) / (2 * step)
+    torch.testing.assert_close((oracle.grad(rows, data)[1] * direction).sum(1), slope, rtol=1e-5, atol=1e-7)
+
+
+def test_a_custom_module_runs_under_vmap_like_the_loop():
+    data = problem(Shape(6, 2), 3, 4)
+    module = Custom(6, 2).double()
+    fast = build_oracle(module, SquaredError(), (data.x[0], data.y[0]))
+    slow = build_oracle(module, SquaredError(), (data.x[0], data.y[0]), "loop")
+    assert fast.name == "vmap"
+    rows = rows_for(slow, 3)
+    for got, want in zip(fast.grad(rows, data), slow.grad(rows, data), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(fast.predict(rows, data.x), slow.predict(rows, data.x), rtol=1e-9, atol=1e-11)
+
+
+def test_loop_equals_plain_pytorch_with_batchnorm():
+    data = problem(Shape(6, 2), 2, 8)
+    module = WithBatchNorm(6, 2).double()
+    oracle = build_oracle(module, SquaredError(), (data.x[0], data.y[0]), "loop")
+    rows = oracle.layout.row(module).repeat(2, 1)
+    losses, grads = oracle.grad(rows, data)
+    loss = (module.train()(data.x[1]) - data.y[1]).square().mean()
+    loss.backward()
+    torch.testing.assert_close(losses[1], loss.detach())
+    torch.testing.assert_close(
+        grads[1, : oracle.layout.trainable], torch.cat([p.grad.reshape(-1) for p in module.parameters()])
+    )
+    torch.testing.assert_close(rows[1], oracle.layout.row(module))  # running statistics advanced in the row
+    assert not torch.equal(rows[0], rows[1])
+    assert (grads[:, oracle.layout.trainable :] == 0).all()
+    torch.testing.assert_close(oracle.predict(rows, data.x)[1], module.eval()(data.x[1]).detach())
+
+
+@pytest.mark.parametrize("kind", ["auto", "vmap"])
+def test_batchnorm_is_named_with_its_replacement(kind):
+    data = problem(Shape(6, 2), 1, 4, dtype=torch.float32)
+    with pytest.raises(
+        PersoflError, match=r"Layer 'body\.1' \(BatchNorm1d\).*nn\.GroupNorm\(1, 6\).*oracle='loop'"
+    ):
+        build_oracle(WithBatchNorm(6, 2), SquaredError(), (data.x[0], data.y[0]), kind)
+
+
+def test_errors_name_the_value():
+    data = problem(Shape(6, 2), 1, 4, dtype=torch.float32)
+    example = (data.x[0], data.y[0])
+    with pytest.raises(PersoflError, match=r"Unknown oracle 'batchd'. Did you mean 'batched'\?"):
+        build_oracle(build_model("mlp", Shape(6, 2)), SquaredError(), example, "batchd")
+    with pytest.raises(PersoflError, match=r"to \(4, 3\).*must give \(batch, horizon\) = \(4, 2\)"):
+        build_oracle(build_model("mlp", Shape(6, 3)), SquaredError(), example)
+    with pytest.raises(PersoflError, match=r"\(batch, horizon, outputs\) = \(4, 2, 3\)"):
+        build_oracle(build_model("mlp", Shape(6, 2)), Pinball(), example)
+    with pytest.raises(PersoflError, match="not marked"):
+        build_oracle(Custom(6, 2), SquaredError(), example, "batched")
+    with pytest.raises(PersoflError, match="no parameters"):
+        build_oracle(nn.Identity(), SquaredError(), example)
+    with pytest.raises(PersoflError, match="quantiles"):
+        build_loss("pinball", quantiles=(0.9, 0.1))
