@@ -1,8 +1,8 @@
 r"""Null calibration: what distance a client of n samples would show if its law were the population's.
 
-Empirical distances are biased upwards, the more the fewer the samples: ``E0[d^2 | n]`` falls about as ``c / n``. The
-reference is resampled on a grid of sizes; between them ``n E0`` and ``n std`` are interpolated over ``log n``,
-and beyond them taken as constant. The population's own sampling noise enters by the effective size
+Empirical distances are biased upwards, the more the fewer the samples: ``E0[d^2 | n]`` falls about as
+``c / n``. The reference is resampled on a grid of sizes; between them ``n E0`` and ``n std`` are interpolated over
+``log n``, and beyond them taken as constant. The population's own sampling noise enters by the effective size
 ``1 / (1/n + 1/M)``, M being the reference's.
 """
 
@@ -36,32 +36,22 @@ class Null:
         return mean, std
 
 
-def size_grid(low: float, high: float, *, points: int = 10, cap: int = 2048) -> list[int]:
+def size_grid(low: float, high: float, *, points: int = 8, cap: int = 1024) -> list[int]:
     """Whole sample sizes spaced evenly in log from ``low`` to ``high``, at least 2, none above ``cap``."""
-    start, stop = max(2, int(low)), max(2, min(cap, round(high)))
-    grid = torch.logspace(0, 1, points, base=max(stop, start) / min(stop, start), dtype=torch.float64)
-    return sorted({round(min(stop, start) * float(step)) for step in grid})
+    start, stop = max(2, min(cap, int(low))), max(2, min(cap, round(high)))
+    steps = [start * (max(stop, start) / start) ** (i / (points - 1)) for i in range(points)]
+    return sorted({round(step) for step in steps})
 
 
 def fit_null(
-    kind: DistanceKind,
-    reference: Statistics,
-    sizes: Tensor,
-    shares: Tensor,
-    *,
-    draws: int = 256,
-    seed: int = 0,
+    kind: DistanceKind, reference: Statistics, sizes: list[int], *, draws: int = 256, seed: int = 0
 ) -> Null:
-    """Resample the reference at each size and measure the distance to the reference such samples would make.
-
-    That is the mean of the draws' own statistics, mixed over the sizes as the population is: empirical quantiles of
-    few samples have blunt tails, which bias both sides of the comparison.
+    """Resample the reference at each size and measure the distance back to it.
 
     Args:
         kind: the distance.
         reference: the population's mean statistics, without leading axes.
         sizes: the grid, increasing, see :func:`size_grid`.
-        shares: of the population's weight at each size, ``(grid,)``, see :func:`size_shares`.
         draws: samples per size; the mean's relative error is about ``.5 / sqrt(draws)``.
         seed: of the generator.
 
@@ -74,40 +64,21 @@ def fit_null(
     if draws < 2:
         raise ValueError(f"draws={draws}: a null needs at least two draws, some hundred to be of use.")
     generator = torch.Generator().manual_seed(seed)
-    samples = [_draw(kind, reference, n, draws, generator) for n in sizes.int().tolist()]
-    means = {name: torch.stack([wide(own[name]).mean(0) for own in samples]) for name in samples[0]}
-    centre = {name: torch.tensordot(shares, x, 1) for name, x in means.items()}
-    squared = torch.stack([wide(kind.squared(own, centre)) for own in samples]) * sizes[:, None]
-    return Null(sizes, squared.mean(1), squared.std(1))
+    squared = torch.stack([n * _null_draws(kind, reference, n, draws, generator) for n in sizes])
+    grid = torch.tensor(sizes, dtype=squared.dtype, device=squared.device)
+    return Null(grid, squared.mean(1), squared.std(1))
 
 
-def size_shares(n: Tensor, weight: Tensor, sizes: Tensor) -> Tensor:
-    """Share of the population's weight at each size of the grid, a size between two split by its logarithm.
-
-    A sum over clients again: each adds its weight at its own place.
-
-    Args:
-        n: sample counts, ``(clients,)``.
-        weight: the clients' weights, ``(clients,)``.
-        sizes: the grid, ``(grid,)``.
-    """
-    inside = n.clamp(sizes[0], sizes[-1])
-    right = torch.searchsorted(sizes, inside).clamp(min(1, len(sizes) - 1))
-    left = (right - 1).clamp_min(0)
-    part = ((inside / sizes[left]).log() / (sizes[right] / sizes[left]).log().clamp_min(1e-12)).clamp(0, 1)
-    shares = (
-        torch.zeros_like(sizes).index_add_(0, left, weight * (1 - part)).index_add_(0, right, weight * part)
-    )
-    return shares / weight.sum()
-
-
-def _draw(
+def _null_draws(
     kind: DistanceKind, reference: Statistics, n: int, draws: int, generator: torch.Generator
-) -> Statistics:
+) -> Tensor:
     # In parts of about half a million rows, so that memory does not grow with draws x n.
     step = max(1, min(draws, 500_000 // n))
-    parts = [kind.draw(reference, n, min(step, draws - start), generator) for start in range(0, draws, step)]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    parts = []
+    for start in range(0, draws, step):
+        own = kind.draw(reference, n, min(step, draws - start), generator)
+        parts.append(wide(kind.squared(own, reference)))
+    return torch.cat(parts)
 
 
 def z_score(squared: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -133,39 +104,46 @@ def p_value(squared: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return torch.where(std > 0, gamma, (squared <= mean).to(gamma.dtype))
 
 
-def relative_scale(calibrated: Tensor) -> Tensor:
+def relative_scale(calibrated: Tensor, null_std: Tensor) -> Tensor:
     """Distances in units of the population's median: the typical client has 1.
 
-    Where the median is zero (more than half of the clients cannot be told from the population) the unit is the mean
-    of the positive ones; where none is positive, all are 0.
+    Where the median is zero (half of the clients cannot be told from the population) the unit is the
+    resolution, the median of ``sqrt(null_std)``; where that is zero too (the null does not vary), the mean of
+    the positive distances; and where none is positive, all are 0.
     """
     positive = calibrated > 0
-    median = calibrated.quantile(0.5)
-    fallback = calibrated.sum() / positive.sum().clamp_min(1)
-    unit = torch.where(median > 0, median, fallback)
+    mean = calibrated.sum() / positive.sum().clamp_min(1)
+    unit = calibrated.quantile(0.5)
+    for substitute in (null_std.clamp_min(0).sqrt().quantile(0.5), mean):
+        unit = torch.where(unit > 0, unit, substitute)
     return torch.where(positive, calibrated / torch.where(unit > 0, unit, 1.0), 0.0)
 
 
-def calibrate(squared: Tensor, size: Tensor, n: Tensor, null: Null, *, dtype: torch.dtype) -> Distances:
+def calibrate(
+    squared: Tensor, size: Tensor, n: Tensor, null: Null, *, gate: float = 1.0, dtype: torch.dtype
+) -> Distances:
     """Judge squared distances by their null.
 
     Args:
-        squared: distances squared, ``(clients,)``.
+        squared: distances squared, ``(clients,)``, float64.
         size: effective sample sizes, the reference's noise included, ``(clients,)``.
         n: the clients' own sample counts, int64.
-        null: from :func:`personalization.calibration.fit_null`.
+        null: from :func:`fit_null`.
+        gate: the z-score below which a distance counts as none. Without it (``gate=0``) nearly half of the
+            clients of one law keep a positive rest, the larger the fewer their samples.
         dtype: of the result.
     """
     mean, std = null.at(size)
-    calibrated = safe_root(squared - mean)
+    z = z_score(squared, mean, std)
+    calibrated = torch.where(z >= gate, safe_root(squared - mean), 0.0)
     columns = {
         "value": safe_root(squared),
         "null_mean": mean,
         "null_std": std,
-        "z": z_score(squared, mean, std),
+        "z": z,
         "p_value": p_value(squared, mean, std),
         "calibrated": calibrated,
-        "relative": relative_scale(calibrated),
+        "relative": relative_scale(calibrated, std),
     }
     limit = torch.finfo(dtype).max
     return Distances(n=n, **{name: x.clamp(-limit, limit).to(dtype) for name, x in columns.items()})

@@ -15,12 +15,14 @@ class Distances:
 
     Attributes:
         value: raw distance, in the units of the features; biased upwards for clients with few samples.
-        null_mean: ``E0[value^2 | n]``, the mean *squared* distance of a client of that size without a difference.
+        null_mean: ``E0[value^2 | n]``, the mean *squared* distance of a client of that size without a
+            difference.
         null_std: standard deviation of the squared distance under the same null.
         z: ``(value^2 - null_mean) / null_std``.
         p_value: chance of such a value without a difference.
         n: samples of the client, int64.
-        calibrated: ``sqrt(max(0, value^2 - null_mean))``, in the units of the features.
+        calibrated: ``sqrt(max(0, value^2 - null_mean))``, 0 where z is below the gate; in the units of the
+            features.
         relative: u, ``calibrated`` over its median; see :func:`personalization.calibration.relative_scale`.
     """
 

@@ -54,7 +54,7 @@ def check_features(features: Sequence[Tensor], names: Sequence[str] | None = Non
         _check_client(x, features[0], who)
 
 
-def _check_client(x: Tensor, first: Tensor, who: str) -> None:
+def _check_client(x: object, first: Tensor, who: str) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point():
         found = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"{who} has features of type {found}; convert them to a floating-point tensor.")

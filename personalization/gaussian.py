@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
+from .copula import common_scales, tail_index
 from .kind import DistanceKind, Statistics, register_distance
 from .numeric import safe_root, wide
 
@@ -35,25 +36,28 @@ def moments(samples: Tensor) -> tuple[Tensor, Tensor]:
 class _SquareRoot(torch.autograd.Function):
     """Root of a symmetric positive semi-definite matrix; its gradient bears equal and zero eigenvalues.
 
-    From ``S S = C`` follows ``S dS + dS S = dC``, in the eigenbasis a division by ``s_i + s_j``; autograd through
-    ``eigh`` would divide by ``c_i - c_j``. Where both are zero the derivative is infinite, and taken as zero.
+    From ``S S = C`` follows ``S dS + dS S = dC``, in the eigenbasis a division by ``s_i + s_j``; autograd
+    through ``eigh`` would divide by ``c_i - c_j``. Where both are zero the derivative is infinite, and taken
+    as zero.
     """
 
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, matrix: Tensor) -> Tensor:
         values, vectors = torch.linalg.eigh(matrix)
         roots = values.clamp_min(0).sqrt()
         ctx.save_for_backward(roots, vectors)
-        return (vectors * roots.unsqueeze(-2)) @ vectors.mT
+        root: Tensor = (vectors * roots.unsqueeze(-2)) @ vectors.mT
+        return root
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        roots, vectors = ctx.saved_tensors
+    def backward(ctx: FunctionCtx, *grads: Tensor) -> Tensor:
+        roots, vectors = ctx.saved_tensors  # type: ignore[attr-defined]
         total = roots.unsqueeze(-1) + roots.unsqueeze(-2)
         floor = 1e-7 * roots.amax(-1).clamp_min(1e-30)[..., None, None]
         inner = vectors.mT @ (grads[0] + grads[0].mT) / 2 @ vectors
         inner = torch.where(total > floor, inner / total.clamp_min(floor), 0.0)
-        return vectors @ inner @ vectors.mT
+        gradient: Tensor = vectors @ inner @ vectors.mT
+        return gradient
 
 
 def matrix_root(matrix: Tensor) -> Tensor:
@@ -88,8 +92,8 @@ def bures_wasserstein(mean: Tensor, cov: Tensor, other_mean: Tensor, other_cov: 
         other_cov: broadcasts against ``cov``.
 
     Returns:
-        Shape ``(...)``, in the units of the features. For any two laws with these moments it is a lower bound of
-        W2 (Gelbrich 1990). Its gradient is zero, not NaN, where the distance is.
+        Shape ``(...)``, in the units of the features. For any two laws with these moments it is a lower bound
+        of W2 (Gelbrich 1990). Its gradient is zero, not NaN, where the distance is.
 
     References:
         Dowson and Landau, The Frechet distance between multivariate normal distributions, JMVA 12(3), 1982.
@@ -102,27 +106,30 @@ def bures_wasserstein(mean: Tensor, cov: Tensor, other_mean: Tensor, other_cov: 
 class GaussianDistance(DistanceKind):
     """Bures-Wasserstein distance from a client's moments to the average client's moments.
 
-    The population is ``N(mean of the means, mean of the covariances)``: what spreads the clients apart does not
-    widen it, so a client like the average one lies at zero. The mean of covariances stands in for the Wasserstein
-    barycentre's, which no sum gives; they agree where the clients' covariances do.
+    The population is ``N(mean of the means, mean of the covariances)``: what spreads the clients apart does
+    not widen it, so a client like the average one lies at zero. The mean of covariances stands in for the
+    Wasserstein barycentre's, which no sum gives; they agree where the clients' covariances do.
     """
 
     def statistics(self, samples: Tensor) -> Statistics:
-        """Mean ``(..., F)`` and covariance ``(..., F, F)`` of samples ``(..., n, F)``, in float64."""
-        mean, cov = moments(wide(samples))
-        return {"mean": mean, "cov": cov}
+        """Mean ``(..., F)``, covariance ``(..., F, F)`` and tail ``(...)`` of samples ``(..., n, F)``."""
+        return law_statistics(samples)
 
     def squared(self, own: Statistics, reference: Statistics) -> Tensor:
         """Squared distance ``(...)``, in squared units of the features."""
         return bures_squared(own["mean"], own["cov"], reference["mean"], reference["cov"])
 
     def draw(self, reference: Statistics, n: int, draws: int, generator: torch.Generator) -> Statistics:
-        """Moments of ``draws`` samples of n from the reference's own Gaussian."""
-        return self.statistics(gaussian_samples(reference, n, draws, generator))
+        """Moments of ``draws`` samples of n from an elliptical law with the reference's moments and tail."""
+        mean, tail = reference["mean"], reference["tail"]
+        normal = torch.randn(draws, n, len(mean), generator=generator)
+        scaled = wide((normal * common_scales(tail, (draws, n, 1), generator)).to(mean.device))
+        drawn, cov = moments(scaled @ matrix_root(reference["cov"]) + mean)
+        return {"mean": drawn, "cov": cov}
 
 
-def gaussian_samples(reference: Statistics, n: int, draws: int, generator: torch.Generator) -> Tensor:
-    """Samples ``(draws, n, F)`` of the Gaussian with the reference's ``mean`` and ``cov``; seeded on the CPU."""
-    mean, root = reference["mean"], matrix_root(reference["cov"])
-    normal = torch.randn(draws, n, len(mean), generator=generator, dtype=torch.float64)
-    return normal.to(dtype=mean.dtype).to(mean.device) @ root + mean
+def law_statistics(samples: Tensor) -> Statistics:
+    """What the null of every distance is drawn from: ``mean``, ``cov`` and ``tail``, in float64."""
+    samples = wide(samples)
+    mean, cov = moments(samples)
+    return {"mean": mean, "cov": cov, "tail": tail_index(samples)}

@@ -19,8 +19,8 @@ Statistics = dict[str, Tensor]
 class DistanceKind(ABC):
     """A distance to a population that is known only by the mean of its clients' statistics.
 
-    A kind is a frozen dataclass whose fields are its options. Summing, leaving a client out, calibration and the
-    relative scale are the same for every kind, see :mod:`personalization.population`.
+    A kind is a frozen dataclass whose fields are its options. Summing, leaving a client out, calibration and
+    the relative scale are the same for every kind, see :mod:`personalization.population`.
     """
 
     @abstractmethod

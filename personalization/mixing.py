@@ -17,8 +17,8 @@ from .modulators import Modulator, column, register_modulator, require
 class ExponentialMixing(Modulator):
     r"""Mixing that saturates: ``a = 1 - exp(-(u / tau)^power)``.
 
-    In [0, 1], increasing in u. ``u = 0`` gives 0 and ``u -> inf`` gives 1; ``tau -> inf`` is the population's model
-    for all, ``tau -> 0`` the own model for all that differ at all. The base sets dtype and device only.
+    In [0, 1], increasing in u. ``u = 0`` gives 0 and ``u -> inf`` gives 1; ``tau -> inf`` is the population's
+    model for all, ``tau -> 0`` the own model for all that differ at all. The base sets dtype and device only.
 
     Args:
         tau: the relative distance at which ``a = 1 - 1/e``; 1 is the typical client.
@@ -46,12 +46,13 @@ class ShrinkageMixing(Modulator):
 
     .. math:: a_k = \frac{\kappa d_k^2 + v/N}{\kappa d_k^2 + v/N + v/n_k}, \qquad N = \sum_j n_j
 
-    ``kappa`` (how far optimal parameters lie apart per distance) and ``v`` (noise of one sample) enter only as a
-    ratio; in units of the median client's distance and size, ``kappa d^2 / v = ratio u^2 / median(n)``. A client
-    with u = 1 and the median size then has ``a`` of about ``ratio / (1 + ratio)``.
+    ``kappa`` (how far optimal parameters lie apart per distance) and ``v`` (noise of one sample) enter only
+    as a ratio; in units of the median client's distance and size, ``kappa d^2 / v = ratio u^2 / median(n)``.
+    A client with u = 1 and the median size then has ``a`` of about ``ratio / (1 + ratio)``.
 
-    In [n_k / (n_k + N), 1), increasing in u and in n_k. ``ratio = 0`` or ``u = 0`` leaves ``n_k / (n_k + N)``, next
-    to nothing; ``u -> inf`` gives 1. N and the median are over the clients given: give the whole population.
+    In [n_k / (n_k + N), 1), increasing in u and in n_k. ``ratio = 0`` or ``u = 0`` leaves ``n_k / (n_k +
+    N)``, next to nothing; ``u -> inf`` gives 1. N and the median are over the clients given: give the whole
+    population.
 
     Args:
         ratio: heterogeneity over sampling noise, for the typical client.
@@ -67,5 +68,6 @@ class ShrinkageMixing(Modulator):
         """The mixing column ``(clients, 1)``."""
         u, n = column(distances.relative, base), column(distances.n, base)
         signal = self.ratio * u**2 / n.median() + 1 / n.sum()
-        # Divided by the noise first, so that a squared distance beyond the float range still gives 1 and not NaN.
+        # Divided by the noise first, so that a squared distance beyond the float range still gives 1 and not
+        # NaN.
         return 1 - 1 / (1 + signal * n)

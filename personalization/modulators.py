@@ -1,8 +1,8 @@
 """What turns distances into one coefficient per client: the interface, and the registry that finds it by name.
 
 A modulator belongs to one knob of a method. The engine hands it the knob's value for every client as a column
-``(clients, 1)`` and takes back the column that training uses. Those that need the whole population (shrinkage,
-aggregation weights) must see all clients at once; take a cohort's rows from the result.
+``(clients, 1)`` and takes back the column that training uses. Those that need the whole population
+(shrinkage, aggregation weights) must see all clients at once; take a cohort's rows from the result.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ KNOBS = ("lr", "local_steps", "personal_steps", "prox", "mix", "weight")
 class Modulator(ABC):
     """Maps a knob's base column and the clients' distances to the column that steers training.
 
-    Final classes are frozen dataclasses with one ``knob``; their fields are hyperparameters, whose ``metadata``
-    holds the range that a study searches.
+    Final classes are frozen dataclasses with one ``knob``; their fields are hyperparameters, whose
+    ``metadata`` holds the range that a study searches.
     """
 
     knob: ClassVar[str]

@@ -32,8 +32,8 @@ def wide(x: Tensor) -> Tensor:
 def sort_last(x: Tensor) -> Tensor:
     """Sort along the last axis; differentiable where asked for.
 
-    NumPy's vectorised sort takes a fifteenth of torch's time on a CPU (71 million float32 in rows of 200: .24 s
-    against 3.5 s), so it is used where no gradient is needed.
+    NumPy's vectorised sort takes a fifteenth of torch's time on a CPU (71 million float32 in rows of 200: .24
+    s against 3.5 s), so it is used where no gradient is needed.
     """
     if x.device.type != "cpu" or (x.requires_grad and torch.is_grad_enabled()):
         return x.sort(dim=-1).values

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 
 import torch
 from torch import Tensor
 
-from .calibration import calibrate, fit_null, size_grid, size_shares
+from .calibration import calibrate, fit_null, size_grid
 from .distances import Distances
 from .errors import check_features
 from .kind import DISTANCES, DistanceKind, Statistics, build_distance
 from .numeric import size_groups, wide
-from .reference import Summary, Weighting, client_weights, combine, summarise
+from .reference import Summary, Weighting, combine, summarise
 
 _BATCH_VALUES = 4_000_000
 _CHUNK = 128
@@ -25,6 +25,7 @@ def distance_to_population(
     *,
     seed: int = 0,
     draws: int = 256,
+    gate: float = 1.0,
     weighting: Weighting = "samples",
     standardise: bool = False,
     names: Sequence[str] | None = None,
@@ -40,18 +41,21 @@ def distance_to_population(
         kind: a name in :data:`personalization.DISTANCES`, or a distance built beforehand.
         seed: of the null's draws and, for a kind given by name, of its projections.
         draws: samples of the null per size on the grid.
+        gate: the z-score below which the calibrated distance is 0; ``gate=0`` subtracts the null's mean only.
         weighting: a client's weight in the population, its ``samples`` or ``uniform``.
-        standardise: divide by the population's standard deviation per feature first, itself a sum over clients.
+        standardise: divide by the population's standard deviation per feature first, itself a sum over
+            clients.
         names: of the clients, for error messages.
         options: of the kind, ``projections=``, ``quantiles=``, ``order=`` for "sliced".
 
     Returns:
-        Distances in the features' dtype and on their device. One client alone has nobody to differ from: distance
-        0, p-value 1. The samples of a client count as independent; where they are not (days in a row), p-values are
-        too small, while the order of clients of like size stays meaningful.
+        Distances in the features' dtype and on their device. One client alone has nobody to differ from:
+        distance 0, p-value 1. The samples of a client count as independent; where they are not (days in a
+        row), p-values are too small, while the order of clients of like size stays meaningful.
 
     Raises:
-        ValueError: see :func:`personalization.errors.check_features`; unknown kind or option, with the nearest one.
+        ValueError: see :func:`personalization.errors.check_features`; unknown kind or option, with the
+            nearest one.
     """
     check_features(features, names)
     built = _build(kind, seed, options)
@@ -63,12 +67,9 @@ def distance_to_population(
     total = combine(part.summed() for _, part in _summaries(own, n, weighting))
     squared, size = _compare(built, own, n, weighting, total)
     squared = torch.where(squared > _rounding(samples), squared, 0.0)
-    grid = torch.tensor(size_grid(float(size.min()), float(n.max())), dtype=size.dtype, device=size.device)
-    shares = size_shares(
-        size.new_tensor(n.tolist()), client_weights(size.new_tensor(n.tolist()), weighting), grid
-    )
-    null = fit_null(built, total.mean(), grid, shares, draws=draws, seed=seed)
-    return calibrate(squared, size, n, null, dtype=samples[0].dtype)
+    grid = size_grid(float(size.min()), float(n.max()))
+    null = fit_null(built, total.mean(), grid, draws=draws, seed=seed)
+    return calibrate(squared, size, n, null, gate=gate, dtype=samples[0].dtype)
 
 
 def client_statistics(kind: DistanceKind, features: Sequence[Tensor]) -> Statistics:
@@ -104,7 +105,7 @@ def _build(kind: str | DistanceKind, seed: int, options: dict[str, object]) -> D
             raise ValueError(f"Options {sorted(options)} come with a distance already built; set them there.")
         return kind
     cls = DISTANCES.get(kind)
-    if cls is not None and is_dataclass(cls) and "seed" in {f.name for f in fields(cls)}:
+    if cls is not None and "seed" in {f.name for f in fields(cls)}:  # type: ignore[arg-type]
         options = {"seed": seed, **options}
     return build_distance(kind, **options)
 

@@ -17,8 +17,8 @@ from .modulators import Modulator, column, register_modulator, require
 class ExponentialProx(Modulator):
     """Pull that fades: ``l0 exp(-u / tau)``, l0 being the base.
 
-    In [0, l0], decreasing in u. ``u = 0`` keeps the base, ``u -> inf`` frees the client; ``tau -> inf`` is the
-    constant knob.
+    In [0, l0], decreasing in u. ``u = 0`` keeps the base, ``u -> inf`` frees the client; ``tau -> inf`` is
+    the constant knob.
 
     Args:
         tau: the relative distance at which a client keeps ``1/e`` of the pull; 1 is the typical client.
@@ -41,8 +41,8 @@ class ExponentialProx(Modulator):
 class InverseProx(Modulator):
     """Pull as the precision of a prior of that width: ``l0 min(1 / (eps + u^2), ceiling)``, l0 being the base.
 
-    In [0, ceiling l0], decreasing in u. With ``eps = 0`` the typical client (u = 1) keeps the base, a client at
-    u = 0 gets the ceiling, and ``u -> inf`` frees the client.
+    In [0, ceiling l0], decreasing in u. With ``eps = 0`` the typical client (u = 1) keeps the base, a client
+    at u = 0 gets the ceiling, and ``u -> inf`` frees the client.
 
     Args:
         eps: squared relative distance that all clients have at least.

@@ -1,10 +1,10 @@
-r"""Summaries and references: what crosses the wire so that each client can compare itself with all the others.
+"""Summaries and references: what crosses the wire so that each client can compare itself with all others.
 
-    client   own = kind.statistics(samples)            stays
-    client   summary = summarise(own, n)               up; only ever needed as a sum, so secure aggregation hides it
-    server   total = sum of the summaries              down; one for all clients
-    client   reference = total.without(summary).mean() stays: the others without itself
-    client   kind.squared(own, reference)              stays, or goes up as one number
+    client   own = kind.statistics(samples)              stays
+    client   summary = summarise(own, n)                 up: needed as a sum only, so secure aggregation hides it
+    server   total = combine(summaries)                  down: one message, the same for all clients
+    client   reference = total.without(summary).mean()   stays: the others without itself
+    client   kind.squared(own, reference)                stays, or goes up as one number
 
 Nothing else is sent: no sample, and no client's own statistics in the clear.
 """
@@ -31,8 +31,8 @@ class Summary:
 
     Attributes:
         weight: sum of the clients' weights, shape ``(...)``.
-        noise: sum of ``weight^2 / n``, which over ``weight^2`` is the sampling variance of the mean in units of one
-            sample's, shape ``(...)``.
+        noise: sum of ``weight^2 / n``, which over ``weight^2`` is the sampling variance of the mean in units
+            of one sample's, shape ``(...)``.
         totals: weighted statistics by name, ``(..., *shape)``.
 
     Leading axes hold several clients at once; adding and leaving out broadcast over them.
@@ -76,8 +76,9 @@ def _column(weight: Tensor, x: Tensor) -> Tensor:
 def client_weights(n: Tensor, weighting: str) -> Tensor:
     """Weight of each client in the population, ``n`` or 1.
 
-    ``samples`` makes the population the average sample, has the least sampling noise (1 / sum of n) and keeps the
-    blunted tails of small clients' empirical quantiles out of the barycentre; ``uniform`` makes it the average client.
+    ``samples`` makes the population the average sample, has the least sampling noise (1 / sum of n) and keeps
+    the blunted tails of small clients' empirical quantiles out of the barycentre; ``uniform`` makes it the
+    average client.
 
     Raises:
         ValueError: another weighting than the two.
@@ -91,7 +92,8 @@ def summarise(own: Statistics, n: Tensor | int, *, weighting: Weighting = "sampl
     """A client's contribution to the population's sum.
 
     Args:
-        own: its statistics, from a :class:`personalization.DistanceKind`; with a leading axis, those of many clients.
+        own: its statistics, from a :class:`personalization.DistanceKind`; with a leading axis, those of many
+            clients.
         n: its number of samples, scalar or ``(clients,)``.
         weighting: see :func:`client_weights`.
 

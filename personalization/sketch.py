@@ -1,7 +1,8 @@
 """Quantile sketches: a distribution as its quantiles along fixed random directions.
 
-In one dimension the Wasserstein distance is the distance between quantile functions, so on sketches the sliced
-distance, barycentres and all pairwise distances are plain Euclidean geometry on tensors ``(projections, quantiles)``.
+In one dimension the Wasserstein distance is the distance between quantile functions, so on sketches the
+sliced distance, barycentres and all pairwise distances are plain Euclidean geometry on tensors
+``(projections, quantiles)``.
 """
 
 from __future__ import annotations
@@ -36,36 +37,30 @@ def unit_projections(
         raise ValueError(f"features={features} and projections={projections} must both be at least 1.")
     generator = torch.Generator().manual_seed(seed)
     normal = torch.randn(projections, features, generator=generator, dtype=torch.float64)
-    unit = normal / normal.norm(dim=1, keepdim=True)
-    return unit.float() if like is None else unit.to(dtype=like.dtype).to(like.device)
+    unit: Tensor = normal / normal.norm(dim=1, keepdim=True)
+    return unit.float() if like is None else unit.to(like.dtype).to(like.device)
 
 
-def midpoint_levels(quantiles: int = 128, *, like: Tensor | None = None) -> Tensor:
-    """Levels ``(q - 1/2) / Q``: the mid-points of Q equal slices of probability.
+def midpoint_levels(quantiles: int = 128) -> Tensor:
+    """Levels ``(q - 1/2) / Q``, float64: the mid-points of Q equal slices of probability.
 
     Raises:
         ValueError: ``quantiles`` is below 1.
     """
     if quantiles < 1:
         raise ValueError(f"quantiles={quantiles} must be at least 1.")
-    levels = (torch.arange(quantiles, dtype=torch.float64) + 0.5) / quantiles
-    return levels.float() if like is None else levels.to(dtype=like.dtype).to(like.device)
+    return (torch.arange(quantiles, dtype=torch.float64) + 0.5) / quantiles
 
 
 def quantile_ranks(n: int, levels: Tensor) -> Tensor:
     """Which order statistic is the quantile: the ``ceil(n q)``-th of n, counted from 0.
 
-    This is the empirical inverse distribution function itself, not an interpolation, so that sketch distances tend
-    to the exact ones as the levels get finer, and equal them where both sample sizes divide Q.
+    This is the empirical inverse distribution function itself, not an interpolation, so that sketch distances
+    tend to the exact ones as the levels get finer, and equal them where both sample sizes divide Q.
     """
-    exact = wide_levels(levels)
     # A level that is a multiple of 1/n must not fall one rank too high by rounding.
-    return ((n * exact - 1e-6).ceil().long() - 1).clamp(0, n - 1).to(levels.device)
-
-
-def wide_levels(levels: Tensor) -> Tensor:
-    """Levels on the CPU in float64, where ranks are counted."""
-    return levels.detach().cpu().double()
+    slack = max(1e-9, float(torch.finfo(levels.dtype).eps)) * n
+    return ((n * levels.detach().cpu().double() - slack).ceil().long() - 1).clamp(0, n - 1)
 
 
 def quantile_sketch(samples: Tensor, projections: Tensor, levels: Tensor) -> Tensor:
@@ -90,7 +85,8 @@ def quantile_sketch(samples: Tensor, projections: Tensor, levels: Tensor) -> Ten
             "give (..., samples, features) with as many features as the projections and at least one sample."
         )
     ordered = sort_last(projections @ samples.mT)
-    return ordered[..., quantile_ranks(samples.shape[-2], levels)]
+    sketch: Tensor = ordered[..., quantile_ranks(samples.shape[-2], levels).to(ordered.device)]
+    return sketch
 
 
 def quantile_sketches(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from .copula import common_scales, interpolate, normal_scores
 from .errors import check_order
-from .gaussian import matrix_root, moments
+from .gaussian import law_statistics, matrix_root
 from .kind import DistanceKind, Statistics, register_distance
 from .numeric import safe_root, sort_last, wide
 from .sketch import midpoint_levels, quantile_ranks, quantile_sketch, unit_projections
@@ -26,15 +26,16 @@ def sliced_wasserstein(sketch: Tensor, other: Tensor, *, order: float = 2) -> Te
         order: ``p >= 1``.
 
     Returns:
-        Shape ``(...)``, in the units of the features; 0 iff all projected quantiles agree. Its gradient is zero,
-        not NaN, where the distance is.
+        Shape ``(...)``, in the units of the features; 0 iff all projected quantiles agree. Its gradient is
+        zero, not NaN, where the distance is.
 
     Raises:
         ValueError: the sketches have another number of projections or levels, or ``order`` is below 1.
 
     References:
-        Bonneel et al., Sliced and Radon Wasserstein barycenters of measures, JMIV 51(1), 2015. We integrate on a
-        grid of quantiles, so that samples of unequal size compare and one sketch serves every comparison.
+        Bonneel et al., Sliced and Radon Wasserstein barycenters of measures, JMIV 51(1), 2015. We integrate
+        on a grid of quantiles, so that samples of unequal size compare and one sketch serves every
+        comparison.
     """
     check_order(order)
     _check_pair(sketch, other)
@@ -53,8 +54,9 @@ def pairwise_sliced_wasserstein(
         order: ``p >= 1``. Other orders than 2 take many times longer.
 
     Returns:
-        Shape ``(clients, others)``. With order 2, rounding of the product leaves an absolute error of about 1e-3 of
-        the spread of the sketches in float32 and 1e-8 in float64, felt only between near-identical clients.
+        Shape ``(clients, others)``. With order 2, rounding of the product leaves an absolute error of about
+        1e-3 of the spread of the sketches in float32 and 1e-8 in float64, felt only between near-identical
+        clients.
 
     Raises:
         ValueError: as :func:`sliced_wasserstein`.
@@ -66,7 +68,7 @@ def pairwise_sliced_wasserstein(
     centre = sketches.mean(0)
     rows, columns = (sketches - centre).flatten(1), (columns - centre).flatten(1)
     mode = "use_mm_for_euclid_dist" if order == 2 else "donot_use_mm_for_euclid_dist"
-    distance = torch.cdist(rows, columns, p=order, compute_mode=mode) / rows.shape[1] ** (1 / order)
+    distance: Tensor = torch.cdist(rows, columns, p=order, compute_mode=mode) / rows.shape[1] ** (1 / order)
     return distance if others is not None else distance.fill_diagonal_(0)
 
 
@@ -105,47 +107,43 @@ class SlicedDistance(DistanceKind):
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
 
     def statistics(self, samples: Tensor) -> Statistics:
-        """Sketch ``(..., L, Q)`` in the samples' dtype, mean ``(..., F)`` and covariance ``(..., F, F)``."""
+        """Sketch ``(..., L, Q)``, its normal scores ``(..., Q)``, and what the null needs, see ``law_statistics``."""
         directions = unit_projections(samples.shape[-1], self.projections, seed=self.seed, like=samples)
-        sketch = quantile_sketch(samples, directions, midpoint_levels(self.quantiles, like=samples))
-        mean, cov = moments(wide(samples))
-        return {"sketch": sketch, "mean": mean, "cov": cov}
+        levels = midpoint_levels(self.quantiles)
+        sketch = quantile_sketch(samples, directions, levels)
+        scores = expected_scores(samples.shape[-2], levels).expand(*samples.shape[:-2], -1)
+        return {"sketch": sketch, "scores": wide(scores.to(samples.device)), **law_statistics(samples)}
 
     def squared(self, own: Statistics, reference: Statistics) -> Tensor:
         """Squared distance ``(...)``, in squared units of the features."""
         return sliced_wasserstein(own["sketch"], reference["sketch"], order=self.order) ** 2
 
     def draw(self, reference: Statistics, n: int, draws: int, generator: torch.Generator) -> Statistics:
-        """Sketches of ``draws`` samples of n under a Gaussian copula with the reference's quantiles as marginals."""
-        sketch, cov = reference["sketch"], reference["cov"]
-        directions = unit_projections(cov.shape[-1], self.projections, seed=self.seed, like=cov)
+        """Sketches of ``draws`` samples of n: elliptical copula, the reference's quantiles as marginals."""
+        cov, tail = reference["cov"], reference["tail"]
+        directions = unit_projections(len(cov), self.projections, seed=self.seed, like=cov)
         loading = directions @ matrix_root(cov)
-        loading = loading / loading.norm(dim=1, keepdim=True).clamp_min(1e-30)
-        normal = torch.randn(draws, cov.shape[-1], n, generator=generator, dtype=torch.float32)
-        scores = sort_last(loading.float() @ normal.to(cov.device))
-        ranks = quantile_ranks(n, midpoint_levels(self.quantiles, like=cov))
-        return {"sketch": interpolate_scores(scores[..., ranks], sketch)}
+        loading = (loading / loading.norm(dim=1, keepdim=True).clamp_min(1e-30)).float()
+        normal = torch.randn(draws, len(cov), n, generator=generator)
+        scaled = (normal * common_scales(tail, (draws, 1, n), generator)).to(cov.device)
+        # Sorted before mapped: only the Q order statistics that the sketch reads need the map.
+        ordered = sort_last(loading @ scaled)[..., quantile_ranks(n, midpoint_levels(self.quantiles))]
+        return {"sketch": _to_marginals(normal_scores(ordered, tail), reference)}
 
 
-def interpolate_scores(scores: Tensor, sketch: Tensor) -> Tensor:
-    """Map standard normal scores through a sketch's quantile functions, linear between and beyond its levels.
+def expected_scores(n: int, levels: Tensor) -> Tensor:
+    """What a sketch of n standard normal samples shows on average (Blom 1958), shape ``(Q,)``, float64.
 
-    Linear in the normal score, so that a Gaussian marginal is met exactly, tails included.
-
-    Args:
-        scores: shape ``(..., L, any)``.
-        sketch: at mid-point levels, shape ``(L, Q)``.
-
-    Returns:
-        Shape of ``scores``, dtype of ``sketch``.
+    The extremes of few samples lie less far out than the levels say. Averaged over the population like the
+    sketch itself, the scores tell which normal score each averaged quantile stands for.
     """
-    Q = sketch.shape[-1]
-    if Q == 1:
-        return sketch.expand(scores.shape)
-    knots = torch.special.ndtri(midpoint_levels(Q, like=sketch))
-    uniform = 0.5 * torch.erfc(-scores / math.sqrt(2))
-    left = (uniform * Q - 0.5).floor().long().clamp(0, Q - 2)
-    share = (scores - knots[left]) / (knots[left + 1] - knots[left])
-    rows = sketch.expand(*scores.shape[:-2], *sketch.shape)
-    low, high = rows.gather(-1, left), rows.gather(-1, left + 1)
-    return low + share * (high - low)
+    ranks = quantile_ranks(n, levels).double() + 1
+    scores: Tensor = torch.special.ndtri((ranks - 0.375) / (n + 0.25))
+    return scores
+
+
+def _to_marginals(scores: Tensor, reference: Statistics) -> Tensor:
+    knots = reference["scores"].float()
+    first = torch.ones_like(knots, dtype=torch.bool)
+    first[1:] = knots.diff() > 1e-6
+    return interpolate(scores, knots[first], reference["sketch"][:, first].float())

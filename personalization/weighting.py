@@ -22,7 +22,8 @@ class RectifiedWeight(Modulator):
 
     K is the number of clients: ``p`` is about ``1 / K``, so the same a and b suit any population. Weights are
     non-negative and never all zero: if every client is cut off, the base is kept. Decreasing in u before the
-    normalisation. ``a = 0 = b`` keeps the base; ``b -> inf`` gives equal weights. The sums are over the clients
+    normalisation. ``a = 0 = b`` keeps the base; ``b -> inf`` gives equal weights. The sums are over the
+    clients
     given: give the cohort or the population whose weights are to be shared out.
 
     Args:
@@ -30,8 +31,8 @@ class RectifiedWeight(Modulator):
         offset: b, share of the mean weight that every client gets on top.
 
     References:
-        Ye et al., FedDisco: federated learning with discrepancy-aware collaboration, ICML 2023 (there d is the
-        distance of label marginals).
+        Ye et al., FedDisco: federated learning with discrepancy-aware collaboration, ICML 2023 (there d is
+        the distance of label marginals).
     """
 
     knob: ClassVar[str] = "weight"

@@ -21,8 +21,8 @@ _SLACK = 1e-5
 class PersonalWork(Modulator):
     """More personal steps the further: ``min(ceil(E0 (1 + slope u)), ceil(max_factor E0))``, E0 being the base.
 
-    Whole numbers in [E0, max_factor E0], increasing in u. ``u = 0`` or ``slope = 0`` keeps the base; a base of 0
-    stays 0.
+    Whole numbers in [E0, max_factor E0], increasing in u. ``u = 0`` or ``slope = 0`` keeps the base; a base
+    of 0 stays 0.
 
     Args:
         slope: c, extra share of work per relative distance.
@@ -52,7 +52,8 @@ class PersonalWork(Modulator):
 class SharedWork(Modulator):
     """Fewer shared steps the further: ``max(1, floor(E0 / (1 + slope u)))``, E0 being the base.
 
-    Whole numbers in [1, E0], decreasing in u. ``u = 0`` or ``slope = 0`` keeps the base, ``u -> inf`` leaves 1.
+    Whole numbers in [1, E0], decreasing in u. ``u = 0`` or ``slope = 0`` keeps the base, ``u -> inf`` leaves
+    1.
 
     Args:
         slope: c, how fast work falls with the relative distance.
