@@ -9,6 +9,7 @@ from .errors import DataError
 from .london import London
 from .registry import SOURCES, About, Source, build_source, register_source, source_info
 from .series import ClientSeries, Dropped
+from .simulated import SimulatedHouseholds
 from .windows import SPANS, ForecastWindows, Span, WindowSpec, make_windows
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Dropped",
     "ForecastWindows",
     "London",
+    "SimulatedHouseholds",
     "Source",
     "Span",
     "WindowSpec",

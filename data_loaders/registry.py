@@ -66,7 +66,7 @@ def register_source(name: str) -> Callable[[SourceType], SourceType]:
     return register
 
 
-def build_source(name: str, **options: Any) -> Source:  # noqa: ANN401  the options of a source are its own
+def build_source(name: str, **options: Any) -> Source:
     """Return the source ``name`` with these options.
 
     Raises:

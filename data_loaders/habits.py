@@ -1,0 +1,104 @@
+"""What a simulated household is like: its habits, the archetypes, and the dial between one law and many."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Habits:
+    """Parameters of one household's load.
+
+    Args:
+        base: kW that are always on.
+        morning: kW of the morning peak on top.
+        evening: kW of the evening peak on top.
+        midday: kW around noon on days off.
+        morning_hour: when the morning peak is, on workdays.
+        evening_hour: when the evening peak is.
+        heating: kW per degree below 15.5 C outside.
+        night: share of the heating that runs from 0 to 7 o'clock, in [0, 1].
+        pv: kW of solar panels; the net load is negative when they give more than the house takes.
+        charger: kW of the car's charger, in use on three days of five.
+        charge_hour: when charging begins.
+        shift: hours by which the routine moves forth and back in a rota of three weeks.
+        away: share of weeks with nobody at home, in [0, 1].
+        noise: standard deviation of the logarithm of the load.
+        jitter: standard deviation of the day's routine, hours.
+    """
+
+    base: float = 0.15
+    morning: float = 0.45
+    evening: float = 0.9
+    midday: float = 0.3
+    morning_hour: float = 7.5
+    evening_hour: float = 19.0
+    heating: float = 0.02
+    night: float = 0.0
+    pv: float = 0.0
+    charger: float = 0.0
+    charge_hour: float = 21.0
+    shift: float = 0.0
+    away: float = 0.03
+    noise: float = 0.35
+    jitter: float = 0.5
+
+
+FAMILY = Habits()
+ARCHETYPES: Mapping[str, Habits] = {
+    "family": FAMILY,
+    "night_heating": replace(FAMILY, heating=0.22, night=0.9, evening=0.6),
+    "pv": replace(FAMILY, pv=2.0, midday=0.5),
+    "ev": replace(FAMILY, charger=7.0, charge_hour=22.5, evening=1.0),
+    "shift_work": replace(FAMILY, shift=7.0, jitter=1.2, morning=0.35),
+    "vacancy": replace(FAMILY, away=0.45, base=0.08, evening=0.6),
+}
+NAMES = tuple(field.name for field in fields(Habits))
+HOURS = np.array([name.endswith("_hour") for name in NAMES])
+SPREAD = 0.25  # of the logarithm of a household's own kW and shares around its archetype
+HOUR_SPREAD = 1.0  # of its hours
+_UPPER = np.array([1.0 if name in ("night", "away") else np.inf for name in NAMES])
+
+
+def as_row(habits: Habits) -> Array:
+    """Return the parameters in the order of ``NAMES``, ``(parameters,)``."""
+    return np.array([getattr(habits, name) for name in NAMES])
+
+
+def households(archetypes: Sequence[str], own: Array, heterogeneity: float) -> Array:
+    """Return each household's parameters, on the straight line from the family's to its own.
+
+    Args:
+        archetypes: of each household.
+        own: ``(clients, parameters)`` standard normal, how each differs from its archetype.
+        heterogeneity: 0: all alike, 1: archetype and own habits in full.
+
+    Returns:
+        ``(clients, parameters)`` in the order of ``NAMES``.
+    """
+    typical = np.stack([as_row(ARCHETYPES[name]) for name in archetypes])
+    target = np.where(HOURS, typical + HOUR_SPREAD * own, typical * np.exp(SPREAD * own - SPREAD**2 / 2))
+    return np.asarray(as_row(FAMILY) + heterogeneity * (np.minimum(target, _UPPER) - as_row(FAMILY)))
+
+
+def distance_to_law(parameters: Array, archetypes: Sequence[str], heterogeneity: float) -> Array:
+    """Return how far households lie from the mean of the law they are drawn from, ``(clients,)``.
+
+    Root mean square over the parameters, each in units of its standard deviation at full heterogeneity, so that 0
+    is the law's centre, and dial 0 puts everyone there.
+
+    Args:
+        parameters: ``(clients, parameters)`` from :func:`households`.
+        archetypes: the law's, all equally likely.
+        heterogeneity: the law's.
+    """
+    table = np.stack([as_row(ARCHETYPES[name]) for name in archetypes])
+    mean = as_row(FAMILY) + heterogeneity * (table.mean(axis=0) - as_row(FAMILY))
+    own = np.where(HOURS, HOUR_SPREAD, np.sqrt(np.expm1(SPREAD**2) * (table**2).mean(axis=0)))
+    scale = np.sqrt(table.var(axis=0) + own**2)
+    offset: Array = (parameters - mean) / np.where(scale > 0, scale, 1)
+    return np.asarray(np.sqrt((offset**2).mean(axis=1)))
