@@ -1,0 +1,187 @@
+"""One YAML file is one study: frozen dataclasses whose fields are the YAML keys, the flags, the MLflow params."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .schema import limits
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which clients, and how their series become windows (the fields of ``data_loaders.WindowSpec``).
+
+    Args:
+        source: a registered source, see `persofl data list`.
+        root: folder or file the source reads; none for simulated data.
+        options: the source's further fields, such as `{clients: 40}`.
+        lookback: input steps of a window.
+        horizon: steps to forecast.
+        train: share of each client's series that is the training span.
+        validation: share of the validation span; the rest is the test span.
+        train_stride: steps between two training windows.
+        validation_stride: steps between two validation windows.
+        test_stride: steps between two test windows.
+        max_gap: input gaps up to this many steps take the last observed value.
+        min_windows: windows a client needs in every span.
+        on_short: what happens to a client with fewer: "drop" (reported) or "error".
+    """
+
+    source: str = "simulated"
+    root: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    lookback: int = field(default=168, metadata=limits(1))
+    horizon: int = field(default=24, metadata=limits(1))
+    train: float = field(default=0.6, metadata=limits(0, 1, open_ends=True))
+    validation: float = field(default=0.2, metadata=limits(0, 1, open_ends=True))
+    train_stride: int = field(default=1, metadata=limits(1))
+    validation_stride: int = field(default=7, metadata=limits(1))
+    test_stride: int = field(default=1, metadata=limits(1))
+    max_gap: int = field(default=3, metadata=limits(0))
+    min_windows: int = field(default=1, metadata=limits(1))
+    on_short: Literal["error", "drop"] = "drop"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network every client trains.
+
+    Args:
+        name: a registered model, such as "mlp".
+        options: the model's own fields, such as `{hidden: 64}`.
+        instance_norm: normalise each window by its own mean and spread (RevIN).
+    """
+
+    name: str = "mlp"
+    options: dict[str, Any] = field(default_factory=dict)
+    instance_norm: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What every method gets alike (the fields of ``persofl.RoundConfig`` and the loss).
+
+    Args:
+        rounds: server rounds of every trial and every final seed.
+        local_steps: optimiser steps of a client in a round, for all methods; none keeps each method's own.
+        cohort: share of the clients that a round trains.
+        batch_size: windows in a local step.
+        loss: "mse", "mae" or "pinball".
+        quantiles: quantiles to forecast when the loss is "pinball".
+        eval_every: rounds between two looks at the validation span.
+        oracle: how gradients are computed: "auto", "loop", "vmap" or "batched".
+        chunk: clients computed at once.
+        weighting: the server's mean over clients, by "samples" or "uniform".
+        clip: largest norm of a client's update; none for no limit.
+    """
+
+    rounds: int = field(default=50, metadata=limits(1))
+    local_steps: int | None = field(default=None, metadata=limits(1))
+    cohort: float = field(default=1.0, metadata=limits(0, 1))
+    batch_size: int = field(default=32, metadata=limits(1))
+    loss: Literal["mse", "mae", "pinball"] = "mse"
+    quantiles: list[float] = field(default_factory=list, metadata=limits(0, 1, open_ends=True))
+    eval_every: int = field(default=5, metadata=limits(1))
+    oracle: Literal["auto", "loop", "vmap", "batched"] = "auto"
+    chunk: int = field(default=25, metadata=limits(1))
+    weighting: Literal["samples", "uniform"] = "samples"
+    clip: float | None = field(default=None, metadata=limits(0, open_ends=True))
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """One method of the comparison; in YAML its name alone will do.
+
+    Args:
+        name: an algorithm, with modulators joined by "+", such as "ditto+prox_by_distance".
+        label: the name in tables, when one method takes part twice; the name by default.
+        fixed: hyperparameters that are not tuned, with their values.
+        distance: the fields of ``persofl.DistanceConfig`` for the modulators, such as `{kind: gaussian}`.
+    """
+
+    name: str
+    label: str = ""
+    fixed: dict[str, Any] = field(default_factory=dict)
+    distance: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """How hyperparameters are chosen: the same budget for every method.
+
+    Args:
+        trials: trials of each method; the first tries the method's defaults.
+        seed: seed of the sampler, and of the training inside the trials.
+        pruning: stop a trial whose validation metric is worse than the median at the same round.
+        startup: trials before the sampler models the results and before anything is pruned.
+        warmup: share of the rounds during which no trial is pruned.
+        ranges: search ranges that replace the methods' own, such as `{lr: {low: 0.01, high: 1, log: true}}`.
+    """
+
+    trials: int = field(default=10, metadata=limits(1))
+    seed: int = field(default=0, metadata=limits(0))
+    pruning: bool = True
+    startup: int = field(default=4, metadata=limits(1))
+    warmup: float = field(default=0.2, metadata=limits(0, 1))
+    ranges: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Where the study is kept.
+
+    Args:
+        dir: folder of mlflow.db, optuna.db, the artifacts and the checkpoints.
+    """
+
+    dir: str = "mlruns"
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """A whole study.
+
+    Args:
+        name: its name: the MLflow experiment, and what `persofl study show` takes.
+        data: the clients and their windows.
+        model: the network.
+        training: what every method gets alike.
+        methods: the methods to compare.
+        search: the search for hyperparameters.
+        seeds: seeds of the final runs, with the hyperparameters chosen.
+        metric: what to minimise: "nmae", "mae", "rmse" or "mase".
+        summary: of the clients' metrics on the validation span: "mean", "median" or "worst_decile".
+        group_by: client attribute to break the result down by; the source's first text attribute by default.
+        workers: processes; each computes on one thread.
+        tracking: where the study is kept.
+    """
+
+    name: str
+    methods: list[str | MethodConfig]
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    search: SearchConfig = SearchConfig()
+    seeds: list[int] = field(default_factory=lambda: list(range(5)), metadata=limits(0))
+    metric: Literal["nmae", "mae", "rmse", "mase"] = "nmae"
+    summary: Literal["mean", "median", "worst_decile"] = "mean"
+    group_by: str | None = None
+    workers: int = field(default=2, metadata=limits(1))
+    tracking: TrackingConfig = TrackingConfig()
+
+    @property
+    def objective(self) -> str:
+        """Name of the logged metric that is minimised, such as ``validation/nmae``."""
+        return f"validation/{self.metric}" + ("" if self.summary == "mean" else f"_{self.summary}")
+
+    def method_configs(self) -> tuple[MethodConfig, ...]:
+        """The methods, each with a label that is its own."""
+        return tuple(_labelled(method) for method in self.methods)
+
+
+def _labelled(method: str | MethodConfig) -> MethodConfig:
+    if isinstance(method, str):
+        return MethodConfig(name=method, label=method)
+    label = method.label or method.name
+    return MethodConfig(method.name, label, method.fixed, method.distance)

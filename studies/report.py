@@ -1,0 +1,262 @@
+"""The comparison for people (terminal, markdown) and for programs (JSON)."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from .compare import group_table, paired_table, summary_table
+from .errors import StudyError, nearest
+from .results import MethodResult, Results
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+REFERENCE = "fedavg"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The tables of a study.
+
+    Args:
+        results: what was read back.
+        summary: see :func:`studies.compare.summary_table`; the naive forecasts last.
+        paired: see :func:`studies.compare.paired_table`.
+        groups: see :func:`studies.compare.group_table`; empty without a client attribute.
+        group_by: that attribute.
+    """
+
+    results: Results
+    summary: pd.DataFrame
+    paired: pd.DataFrame
+    groups: pd.DataFrame
+    group_by: str
+
+
+def compare(results: Results, group_by: str | None = None) -> Comparison:
+    """Compute the tables.
+
+    Args:
+        results: a study as read back.
+        group_by: client attribute to break the result down by; by default the first that names 2 to 12 groups.
+
+    Raises:
+        StudyError: no final seed has ended, or the clients have no such attribute.
+    """
+    if results.scores.empty:
+        raise StudyError(
+            f"Study {results.study!r} has no final seed yet. Run it to its end: persofl study run ..."
+        )
+    metric = results.metric
+    summary = summary_table(results.scores, metric)
+    naive = [table.rename_axis("client").reset_index() for table in results.naive.values()]
+    rows = [table.assign(method=name, seed=0) for name, table in zip(results.naive, naive, strict=True)]
+    if rows:
+        below = summary_table(pd.concat(rows), metric).assign(seeds=0)
+        summary = pd.concat([summary, below])
+    by = chosen_group(results.attributes, group_by)
+    groups = group_table(results.scores, metric, results.attributes[by]) if by else pd.DataFrame()
+    return Comparison(results, summary, paired_table(results.scores, metric, REFERENCE), groups, by)
+
+
+def chosen_group(attributes: pd.DataFrame, wanted: str | None) -> str:
+    """The attribute to group clients by; empty if there is none that fits.
+
+    Raises:
+        StudyError: ``wanted`` is no attribute of the clients.
+    """
+    if wanted:
+        if wanted not in attributes.columns:
+            raise StudyError(
+                f"The clients have no attribute {wanted!r}. {nearest(wanted, attributes.columns)}"
+            )
+        return wanted
+    texts = [str(c) for c in attributes.columns if not pd.api.types.is_numeric_dtype(attributes[c])]
+    return next((name for name in texts if 2 <= attributes[name].nunique() <= 12), "")
+
+
+def as_json(comparison: Comparison) -> str:
+    """Everything as JSON; numbers that do not exist are ``null``."""
+    results = comparison.results
+    content = {
+        "study": results.study,
+        "metric": results.metric,
+        "settings": dict(results.settings),
+        "data": dict(results.facts),
+        "methods": [_method_json(comparison, method) for method in results.methods],
+        "naive": {name: _row(comparison.summary, name) for name in results.naive},
+        "group_by": comparison.group_by,
+        "groups": {str(g): _row(comparison.groups, g) for g in comparison.groups.index},
+    }
+    return json.dumps(_finite(content), indent=2)
+
+
+def as_markdown(comparison: Comparison) -> str:
+    """The tables as markdown."""
+    results = comparison.results
+    head = [
+        f"# Study {results.study}",
+        "",
+        f"{_clients_line(results)} Lower is better everywhere but for Jain.",
+        "",
+    ]
+    tables = [f"## {title}\n\n{_markdown(columns, rows)}" for title, columns, rows in _tables(comparison)]
+    return "\n".join(head) + "\n\n".join(tables) + "\n\n" + "\n".join(_notes(comparison)) + "\n"
+
+
+def print_report(comparison: Comparison, console: Console) -> None:
+    """The tables on the terminal."""
+    from rich.table import Table
+
+    console.print(_clients_line(comparison.results), highlight=False, markup=False)
+    for title, columns, rows in _tables(comparison):
+        table = Table(title=title, title_justify="left", header_style="bold")
+        for place, column in enumerate(columns):
+            table.add_column(column, justify="left" if place == 0 else "right")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    for note in _notes(comparison):
+        console.print(note, highlight=False, markup=False)
+
+
+def _tables(comparison: Comparison) -> list[tuple[str, list[str], list[list[str]]]]:
+    found = [_main_table(comparison), _params_table(comparison)]
+    if len(comparison.paired):
+        found.insert(1, _paired(comparison))
+    if len(comparison.groups):
+        found.append(_groups(comparison))
+    return found
+
+
+def _main_table(comparison: Comparison) -> tuple[str, list[str], list[list[str]]]:
+    metric = comparison.results.metric
+    columns = ["method", f"mean {metric}", "95 % of seeds", "median", "std", "worst decile", "Jain"]
+    columns += ["worse than local", "worse than fedavg", "seeds"]
+    rows = [
+        [
+            str(name),
+            _number(row["mean"]),
+            _span(row["mean_low"], row["mean_high"]),
+            *(_number(row[c]) for c in ("median", "std", "worst_decile", "jain")),
+            *(_percent(row[c]) for c in ("worse_than_local", "worse_than_fedavg")),
+            f"{int(row['seeds'])}" if row["seeds"] else "naive",
+        ]
+        for name, row in comparison.summary.iterrows()
+    ]
+    return f"{metric} on the test span", columns, rows
+
+
+def _paired(comparison: Comparison) -> tuple[str, list[str], list[list[str]]]:
+    columns = ["method", "mean", "95 % of seeds", "95 % of clients", "worst decile", "95 % of seeds"]
+    rows = [
+        [
+            str(name),
+            _number(row["mean"], signed=True),
+            _span(row["mean_low"], row["mean_high"], signed=True),
+            _span(row["clients_low"], row["clients_high"], signed=True),
+            _number(row["worst_decile"], signed=True),
+            _span(row["worst_decile_low"], row["worst_decile_high"], signed=True),
+        ]
+        for name, row in comparison.paired.iterrows()
+    ]
+    return f"Difference to {REFERENCE} (paired; negative is better)", columns, rows
+
+
+def _params_table(comparison: Comparison) -> tuple[str, list[str], list[list[str]]]:
+    rows = [
+        [m.label, _params(m), ", ".join(f"{n} {state}" for state, n in m.trials.items()), _clock(m.seconds)]
+        for m in comparison.results.methods
+    ]
+    return "Chosen on the validation span", ["method", "hyperparameters", "trials", "time"], rows
+
+
+def _groups(comparison: Comparison) -> tuple[str, list[str], list[list[str]]]:
+    names = [str(c) for c in comparison.groups.columns]
+    rows = [
+        [str(group), f"{int(row['clients'])}", *(_number(row[c]) for c in names[1:])]
+        for group, row in comparison.groups.iterrows()
+    ]
+    metric = comparison.results.metric
+    return f"Mean {metric} by {comparison.group_by}", [comparison.group_by, *names], rows
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    failed = [m for m in comparison.results.methods if m.reason]
+    unfinished = [m.label for m in comparison.results.methods if m.status not in ("FINISHED", "FAILED")]
+    notes = [f"{method.label} failed: {method.reason}" for method in failed]
+    return notes + ([f"Not finished: {', '.join(unfinished)}."] if unfinished else [])
+
+
+def _clients_line(results: Results) -> str:
+    facts = results.facts
+    dropped = len(facts["dropped"])
+    return (
+        f"Study {results.study}: {facts['clients']} clients of {facts['source']}"
+        f"{f', {dropped} left out' if dropped else ''}; "
+        f"{results.settings.get('data.lookback')} -> {results.settings.get('data.horizon')} steps, "
+        f"{results.settings.get('training.rounds')} rounds."
+    )
+
+
+def _method_json(comparison: Comparison, method: MethodResult) -> dict[str, Any]:
+    return {
+        "method": method.label,
+        "status": method.status,
+        "params": dict(method.params),
+        "trials": dict(method.trials),
+        "seconds": method.seconds,
+        "reason": method.reason,
+        "summary": _row(comparison.summary, method.label),
+        f"versus_{REFERENCE}": _row(comparison.paired, method.label),
+    }
+
+
+def _row(table: pd.DataFrame, name: object) -> dict[str, float] | None:
+    return {str(k): float(v) for k, v in table.loc[name].items()} if name in table.index else None  # type: ignore[call-overload]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _markdown(columns: list[str], rows: list[list[str]]) -> str:
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _params(method: MethodResult) -> str:
+    return ", ".join(f"{name}={_short(value)}" for name, value in method.params.items()) or "-"
+
+
+def _short(value: str) -> str:
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return f"{number:.3g}"
+
+
+def _number(value: float, *, signed: bool = False) -> str:
+    return "-" if math.isnan(value) else f"{value:{'+' if signed else ''}.4f}"
+
+
+def _span(low: float, high: float, *, signed: bool = False) -> str:
+    return "-" if math.isnan(low) else f"[{_number(low, signed=signed)}, {_number(high, signed=signed)}]"
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{share:.0%}"
+
+
+def _clock(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"

@@ -1,0 +1,134 @@
+"""A study read back from MLflow, and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .errors import StudyError, nearest
+from .tracking import Run, Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """What one method did in a study.
+
+    Args:
+        label: its label.
+        status: of its MLflow run.
+        params: the hyperparameters chosen.
+        trials: how many trials ended ``complete``, ``pruned``, ``diverged``.
+        seconds: wall time of its trials and final seeds, summed.
+        reason: why it failed, if it did.
+        curves: seed -> round -> objective on the validation span.
+    """
+
+    label: str
+    status: str
+    params: Mapping[str, str]
+    trials: Mapping[str, int]
+    seconds: float
+    reason: str
+    curves: Mapping[int, Mapping[int, float]]
+
+
+@dataclass(frozen=True)
+class Results:
+    """A whole study.
+
+    Args:
+        study: its name.
+        settings: the methods' runs' params: the data, model, training and search settings.
+        facts: the clients, rules and dropped clients.
+        methods: what each did, in the study's order.
+        scores: per-client scores on the test span, see :mod:`studies.compare`; no rows before the first seed ends.
+        attributes: index client.
+        naive: forecasts without training -> per-client scores.
+    """
+
+    study: str
+    settings: Mapping[str, str]
+    facts: Mapping[str, Any]
+    methods: tuple[MethodResult, ...]
+    scores: pd.DataFrame
+    attributes: pd.DataFrame
+    naive: Mapping[str, pd.DataFrame]
+
+    @property
+    def metric(self) -> str:
+        """The metric that the study minimises, such as ``"nmae"``."""
+        return self.settings.get("metric", "nmae")
+
+    @property
+    def objective(self) -> str:
+        """Name of the logged metric that the study minimises."""
+        return objective_name(self.settings)
+
+
+def objective_name(settings: Mapping[str, str]) -> str:
+    """``"validation/nmae"``, with the summary appended unless it is the mean."""
+    summary = settings.get("summary", "mean")
+    return f"validation/{settings.get('metric', 'nmae')}" + ("" if summary == "mean" else f"_{summary}")
+
+
+def read_results(store: Store, study: str) -> Results:
+    """Read everything a comparison needs.
+
+    Raises:
+        StudyError: no such study, or no method of it has begun.
+    """
+    experiment = store.experiment(study)
+    if experiment is None:
+        known = [name for name in store.experiments() if name != "Default"]
+        raise StudyError(f"There is no study {study!r} in {store.uri}. {nearest(study, known)}")
+    runs = store.runs(experiment)
+    parents = [run for run in runs if run.kind == "method"]
+    if not parents:
+        raise StudyError(f"Study {study!r} has no results yet: none of its methods has begun.")
+    seeds = [run for run in runs if run.kind == "seed" and run.status == "FINISHED"]
+    first = parents[0]
+    facts = store.read_json(first.id, "data.json")
+    return Results(
+        study,
+        first.params,
+        facts,
+        tuple(_method(store, parent, runs) for parent in parents),
+        _scores(store, parents, seeds),
+        store.read_table(first.id, "attributes.csv"),
+        {name: store.read_table(first.id, f"naive/{name}.csv") for name in facts.get("naive", [])},
+    )
+
+
+def _method(store: Store, parent: Run, runs: list[Run]) -> MethodResult:
+    own = [run for run in runs if run.method == parent.method and run.kind in ("trial", "seed")]
+    trials = [run.tags.get("persofl.state", run.status.lower()) for run in own if run.kind == "trial"]
+    seeds = [run for run in own if run.kind == "seed"]
+    chosen = dict(seeds[0].params) if seeds else {}
+    chosen.pop("seed", None)
+    metric = objective_name(parent.params)
+    return MethodResult(
+        parent.method,
+        parent.status,
+        chosen,
+        {state: trials.count(state) for state in dict.fromkeys(trials)},
+        sum(run.metrics.get("seconds", 0.0) for run in own),
+        parent.tags.get("persofl.reason", "") if parent.status == "FAILED" else "",
+        {int(run.tags["persofl.seed"]): store.curve(run.id, metric) for run in seeds},
+    )
+
+
+def _scores(store: Store, parents: list[Run], seeds: list[Run]) -> pd.DataFrame:
+    import pandas as pd
+
+    tables = []
+    for parent in parents:
+        for run in (run for run in seeds if run.method == parent.method):
+            table = store.read_table(run.id, "clients.csv")
+            rows = table.rename_axis("client").reset_index()
+            tables.append(rows.assign(method=parent.method, seed=int(run.tags["persofl.seed"])))
+    columns = ["method", "seed", "client", "nmae"]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)

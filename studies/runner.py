@@ -1,0 +1,236 @@
+"""Run a study: every method's trials, then its final seeds; methods side by side, all of it tracked."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from .config import MethodConfig
+from .errors import StoppedError, StudyError
+from .events import Done, Event, Failed, Job, Logged
+from .names import space_of
+from .pool import Pool
+from .population import Population
+from .search import Outcome, Space, frozen, propose, selected
+from .session import Session, start_method
+from .view import View, Work
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+FLUSH_SECONDS = 5.0
+OVER = ("FINISHED", "FAILED")
+
+
+@dataclass
+class MethodState:
+    """How far a method has come."""
+
+    method: MethodConfig
+    space: Space
+    run: str
+    trials: int
+    history: list[FrozenTrial]
+    seeds: list[int]
+    trial_runs: bool = False
+    running: int = 0
+    failed: str = ""
+
+    @property
+    def trials_left(self) -> int:
+        """Trials that are not finished; none once the method has failed."""
+        return 0 if self.failed else self.trials - len(self.history)
+
+    @property
+    def best(self) -> float:
+        """Best objective of the finished trials, NaN without one."""
+        values = [t.value for t in self.history if t.state.name == "COMPLETE" and t.value is not None]
+        return min(values, default=math.nan)
+
+
+@dataclass
+class Runner:
+    """Hands out jobs and files what comes back; the only writer of both databases."""
+
+    session: Session
+    states: dict[str, MethodState]
+    view: View
+    runs: dict[str, str] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
+    buffer: dict[str, list[tuple[str, float, int]]] = field(default_factory=dict)
+    flushed: float = field(default_factory=time.monotonic)
+
+    def next_job(self) -> Job | None:
+        """The next trial of the method that has most of them left, else the next final seed, else nothing."""
+        waiting = [s for s in self.states.values() if s.trials_left > 0 and not s.trial_runs]
+        if waiting:
+            return self._start_trial(max(waiting, key=lambda state: state.trials_left))
+        for state in self.states.values():
+            if state.trials_left == 0 and state.seeds and not state.failed:
+                job = self._start_seed(state)
+                if job is not None:
+                    return job
+        return None
+
+    def handle(self, event: Event) -> None:
+        """File an event.
+
+        Raises:
+            StudyError: a job failed for a reason that its user can mend.
+            RuntimeError: it failed otherwise.
+        """
+        if isinstance(event, Logged):
+            rows = [
+                (name, value, event.round) for name, value in event.metrics.items() if math.isfinite(value)
+            ]
+            self.buffer.setdefault(event.key, []).extend(rows)
+            self.view.advanced(event.key, event.round)
+            if time.monotonic() - self.flushed > FLUSH_SECONDS:
+                self.flush()
+        elif isinstance(event, Failed):
+            self._fail(event)
+        else:
+            self._end(event)
+
+    def flush(self) -> None:
+        """Write the metrics gathered since the last time."""
+        for key, rows in self.buffer.items():
+            self.session.store.metrics(self.runs[key], rows)
+        self.buffer.clear()
+        self.flushed = time.monotonic()
+
+    def close(self, status: str, reason: str) -> None:
+        """End everything that is still open, as KILLED or FAILED."""
+        self.flush()
+        for key in list(self.jobs):
+            self.session.store.end(self.runs[key], status, reason)
+        for state in self.states.values():
+            if not state.failed and (state.trials_left or state.seeds or state.running):
+                self.session.store.end(state.run, status, reason)
+        self.jobs.clear()
+
+    def _start_trial(self, state: MethodState) -> Job:
+        number = len(state.history)
+        params = propose(state.space, state.history, self.session.config.search)
+        job = Job("trial", number, self.session.config, state.method, params, tuple(state.history))
+        state.trial_runs = True
+        return self._start(job, state)
+
+    def _start_seed(self, state: MethodState) -> Job | None:
+        label = state.method.label
+        try:
+            best = selected(label, state.history)
+        except StudyError as error:
+            state.failed = str(error)
+            self.session.store.end(state.run, "FAILED", state.failed)
+            self.view.say(state.failed)
+            return None
+        seed = state.seeds.pop(0)
+        job = Job("seed", seed, self.session.config, state.method, dict(best.params))
+        return self._start(replace(job, checkpoint=str(self.session.checkpoint(label, job.name))), state)
+
+    def _start(self, job: Job, state: MethodState) -> Job:
+        tags = {f"persofl.{job.kind}": str(job.number)}
+        params = {"seed": job.seed, **job.params}
+        self.runs[job.key] = self.session.begin(
+            job.kind, state.method.label, job.name, params, state.run, **tags
+        )
+        state.running += 1
+        self.jobs[job.key] = job
+        self.view.started(job)
+        return job
+
+    def _end(self, done: Done) -> None:
+        """File a result: a trial with the search, a final seed's scores with MLflow."""
+        job = self.jobs.pop(done.key)
+        state = self.states[job.method.label]
+        if job.kind == "trial":
+            self._store_trial(state, job, done)
+        elif done.table is not None:
+            self.session.store.table(self.runs[done.key], "clients.csv", done.table)
+            means = done.table.mean(numeric_only=True).items()
+            rows = [(f"test/{name}", float(mean), 0) for name, mean in means if math.isfinite(mean)]
+            self.buffer.setdefault(done.key, []).extend(rows)
+        self._end_run(done)
+        state.running -= 1
+        self.view.finished(job, done, state.best)
+        if not (state.trials_left or state.seeds or state.running):
+            self.session.store.end(state.run)
+
+    def _store_trial(self, state: MethodState, job: Job, done: Done) -> None:
+        outcome = Outcome(job.params, done.curve, done.state, done.reason, self.runs[done.key])
+        self.session.trials.add(job.method.label, frozen(outcome, state.space))
+        state.history = self.session.trials.history(job.method.label)
+        state.trial_runs = False
+
+    def _end_run(self, done: Done) -> None:
+        """Close the run. One that diverged is FAILED in MLflow, with the reason, though the study goes on."""
+        store, run = self.session.store, self.runs[done.key]
+        rows = self.buffer.pop(done.key, [])
+        store.metrics(run, [*rows, ("seconds", done.seconds, 0)])
+        store.set_tag(run, "persofl.state", done.state)
+        store.end(run, "FAILED" if done.state == "diverged" else "FINISHED", done.reason)
+
+    def _fail(self, failed: Failed) -> None:
+        self.flush()
+        job = self.jobs.pop(failed.key)
+        self.session.store.end(self.runs[failed.key], "FAILED", failed.message)
+        self.states[job.method.label].running -= 1
+        if failed.mendable:
+            raise StudyError(f"{failed.key} failed. {failed.message}")
+        raise RuntimeError(f"{failed.key} failed:\n{failed.traceback}")
+
+
+def method_states(session: Session, population: Population) -> dict[str, MethodState]:
+    """Where each method stands: trials from the trials' database, final seeds from MLflow."""
+    states = {}
+    for method in session.config.method_configs():
+        space = space_of(method, session.config)
+        # identical trials would tell nothing: with nothing to tune, one stands for all
+        trials = session.config.search.trials if space.ranges else 1
+        history = session.trials.history(method.label)[:trials]
+        seeds = [seed for seed in session.config.seeds if not _over(session, method.label, seed)]
+        state = MethodState(method, space, "", trials, history, seeds)
+        known = session.runs.get(("method", method.label, method.label))
+        work = state.trials_left or seeds
+        state.run = start_method(session, method, population) if work or known is None else known.id
+        states[method.label] = state
+    return states
+
+
+def work_of(session: Session, states: dict[str, MethodState]) -> Work:
+    """How much there is to do, for the progress display."""
+    seeds = len(session.config.seeds)
+    jobs = {
+        label: (state.trials + seeds, len(state.history) + seeds - len(state.seeds))
+        for label, state in states.items()
+    }
+    return Work(jobs, session.config.training.rounds, session.config.objective)
+
+
+def run_study(runner: Runner, pool: Pool) -> None:
+    """Run all jobs; whatever ends them early, no run stays RUNNING.
+
+    Raises:
+        StoppedError: Ctrl-C or SIGTERM.
+        StudyError: a job failed for a reason that its user can mend.
+    """
+    try:
+        with runner.view:
+            pool.run(runner.next_job, runner.handle)
+        runner.flush()
+    except (StoppedError, KeyboardInterrupt) as stop:
+        runner.close("KILLED", "stopped by a signal")
+        raise StoppedError(str(stop) or "SIGINT") from stop
+    except Exception as error:
+        runner.close("FAILED", f"{type(error).__name__}: {error}")
+        raise
+
+
+def _over(session: Session, label: str, seed: int) -> bool:
+    run = session.runs.get(("seed", label, f"seed-{seed}"))
+    return (
+        run is not None and run.status in OVER and run.tags.get("persofl.state") in ("complete", "diverged")
+    )

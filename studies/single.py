@@ -1,0 +1,145 @@
+"""`persofl train`: one method, one seed, with a progress bar, a checkpoint, and a table of every client's errors."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .config import MethodConfig, StudyConfig
+from .environment import environment
+from .errors import StoppedError, StudyError
+from .locks import exclusive
+from .names import make_method
+from .population import Population
+from .schema import plain
+from .session import CUT_OFF, checkpoint_folder, flat
+from .signals import stop_on_signals
+from .tracking import Store, open_store
+from .training import LAST, build_module, load_windows, make_trainer, quiet, resume_from
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+    from persofl import FederatedModule
+
+
+def train_once(config: StudyConfig, console: Console, *, resume: bool = False) -> None:
+    """Train the one method of ``config`` with its one seed.
+
+    Args:
+        config: a study with one method and one seed.
+        console: shows the clients and the result.
+        resume: go on from the checkpoint that an earlier run left, in the same MLflow run.
+
+    Raises:
+        StudyError: nothing to resume, or the same run is under way.
+        StoppedError: Ctrl-C or SIGTERM; the last checkpoint is kept.
+    """
+    method, seed = config.method_configs()[0], config.seeds[0]
+    folder = checkpoint_folder(Path(config.tracking.dir), config.name, method.label, f"seed-{seed}")
+    with ExitStack() as stack:
+        store = open_store(config.tracking.dir)
+        stack.enter_context(exclusive(folder / "lock", f"Training {method.label!r} with seed {seed}"))
+        stack.enter_context(stop_on_signals())
+        if resume and not (folder / LAST).is_file():
+            raise StudyError(
+                f"There is no checkpoint to resume from: {folder / LAST}. Leave out --resume to start."
+            )
+        windows = load_windows(config.data)
+        population = Population.of(windows, config.data)
+        console.print(population.summary(), highlight=False, markup=False, soft_wrap=True)
+        module = build_module(windows, config, make_method(method, config), seed)
+        run = _begin(store, config, population, resume=resume)
+        with _closing(store, run):
+            _fit(module, config, store, run, folder if resume else _emptied(folder))
+            table = module.client_table("test")
+            _log_table(store, run, table)
+        _print(config, table, console, folder)
+
+
+def _fit(module: FederatedModule, config: StudyConfig, store: Store, run: str, folder: Path) -> None:
+    from pytorch_lightning.loggers import MLFlowLogger
+
+    from .callbacks import Reporter, RoundBar
+
+    logger = MLFlowLogger(config.name, tracking_uri=store.uri, run_id=run)
+    watch = Reporter("train", config.objective, lambda event: None)
+    options: dict[str, Any] = {"logger": logger, "enable_progress_bar": True}
+    with quiet():
+        trainer = make_trainer(config, [watch, RoundBar()], folder, **options)
+        trainer.fit(module, ckpt_path=resume_from(str(folder)))
+
+
+def _begin(store: Store, config: StudyConfig, population: Population, *, resume: bool) -> str:
+    method, seed = config.method_configs()[0], config.seeds[0]
+    experiment = store.experiment(config.name) or store.create_experiment(config.name)
+    name = f"{method.label} seed-{seed}"
+    same = [run for run in store.runs(experiment) if run.kind == "train" and run.name == name]
+    for left in same:
+        if left.status == "RUNNING":
+            store.end(left.id, "KILLED", CUT_OFF)
+    if resume and same:
+        store.reopen(same[-1].id)
+        return same[-1].id
+    tags = {"persofl.kind": "train", "persofl.method": method.label, "persofl.seed": str(seed)}
+    run = store.start(experiment, name, tags, _params(config, method))
+    population.log(store, run)
+    store.artifact(run, "environment.json", json.dumps(environment(), indent=2))
+    return run
+
+
+def _params(config: StudyConfig, method: MethodConfig) -> dict[str, Any]:
+    """Settings and hyperparameters under the names that flags and files use."""
+    from persofl import method_params
+
+    parts = {key: plain(getattr(config, key)) for key in ("data", "model", "training")}
+    own = method_params(make_method(method, config))
+    return {"method": method.name, "seed": config.seeds[0], **dict(flat(parts)), **own}
+
+
+@contextmanager
+def _closing(store: Store, run: str) -> Iterator[None]:
+    """End the run as what the block turns out to be."""
+    try:
+        yield
+    except (StoppedError, KeyboardInterrupt) as stop:
+        store.end(run, "KILLED", "stopped by a signal")
+        raise StoppedError(
+            f"Stopped ({stop}). The last checkpoint is kept: --resume goes on from it."
+        ) from stop
+    except BaseException as error:
+        store.end(run, "FAILED", f"{type(error).__name__}: {error}")
+        raise
+    store.end(run)
+
+
+def _emptied(folder: Path) -> Path:
+    """The folder without the checkpoint of an earlier run, which would be taken for ours."""
+    (folder / LAST).unlink(missing_ok=True)
+    return folder
+
+
+def _log_table(store: Store, run: str, table: pd.DataFrame) -> None:
+    store.table(run, "clients.csv", table)
+    means = table.mean(numeric_only=True).items()
+    store.metrics(run, [(f"test/{name}", float(mean), 0) for name, mean in means if math.isfinite(mean)])
+
+
+def _print(config: StudyConfig, table: pd.DataFrame, console: Console, folder: Path) -> None:
+    from persofl.metrics import summarise
+
+    errors = summarise(table[config.metric].to_numpy())
+    words = ", ".join(
+        f"{name.replace('_', ' ')} {errors[name]:.4f}" for name in ("mean", "median", "worst_decile")
+    )
+    lines = [
+        f"{config.metric} on the test span over {int(errors['clients'])} clients: {words}",
+        f"Every client's errors: clients.csv of the run in MLflow (experiment {config.name!r})",
+        f"Checkpoint: {folder / LAST}",
+    ]
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
