@@ -10,6 +10,7 @@ from .london import London
 from .registry import SOURCES, About, Source, build_source, register_source, source_info
 from .series import ClientSeries, Dropped
 from .simulated import SimulatedHouseholds
+from .tables import describe, series_from_table
 from .windows import SPANS, ForecastWindows, Span, WindowSpec, make_windows
 
 __all__ = [
@@ -26,7 +27,9 @@ __all__ = [
     "Span",
     "WindowSpec",
     "build_source",
+    "describe",
     "make_windows",
     "register_source",
+    "series_from_table",
     "source_info",
 ]
