@@ -28,7 +28,8 @@ class RoundConfig:
         cohort: share of the population that trains in a round, in (0, 1].
         batch_size: examples per local step.
         oracle: ``"batched"``, ``"vmap"``, ``"loop"``, or ``"auto"`` for the fastest that the model allows.
-        chunk: clients trained at once in one process.
+        chunk: clients trained at once in one process; None asks the model (its ``clients_at_once``), and takes 25 where
+            it does not say.
         weighting: clients count by their training ``"samples"``, or all the same (``"uniform"``).
         clip: largest L2 norm of a client's update; None does not clip.
         seed: of cohorts and batches.
@@ -37,16 +38,16 @@ class RoundConfig:
     cohort: float = 1.0
     batch_size: int = 32
     oracle: str = "auto"
-    chunk: int = 25
+    chunk: int | None = None
     weighting: Literal["samples", "uniform"] = "samples"
     clip: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         problems = [
-            f"{name}={getattr(self, name)}: give at least 1"
-            for name in ("batch_size", "chunk")
-            if getattr(self, name) < 1
+            f"{name}={value}: give at least 1"
+            for name, value in (("batch_size", self.batch_size), ("chunk", self.chunk))
+            if value is not None and value < 1
         ]
         if not 0 < self.cohort <= 1:
             problems.append(
@@ -136,7 +137,9 @@ def build_federation(
         names=names,
         method=method,
         oracle=oracle,
-        bench=Workbench(data, oracle, config.batch_size, config.chunk),
+        bench=Workbench(
+            data, oracle, config.batch_size, config.chunk or getattr(model, "clients_at_once", 25)
+        ),
         personaliser=Personaliser(
             data, method.algorithm, method.modulators, method.distance, config.batch_size
         ),

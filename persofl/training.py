@@ -52,14 +52,25 @@ def train_phase(
     """
     steps = getattr(plan, phase.steps).squeeze(1).to(torch.int64)
     order = torch.argsort(steps, descending=True, stable=True)
+    in_order = bool((steps[:-1] >= steps[1:]).all())
     losses = torch.full((len(clients),), torch.nan)
-    for chunk in order.split(bench.chunk):
-        part = {name: matrix[chunk] for name, matrix in rows.items()}
+    for start in range(0, len(clients), bench.chunk):
+        # Clients that are in order already are trained where they lie; others in a copy.
+        chunk = slice(start, start + bench.chunk) if in_order else order[start : start + bench.chunk]
+        part = {name: _take(matrix, chunk) for name, matrix in rows.items()}
         losses[chunk] = _train_chunk(bench, phase, clients[chunk], part, plan.take(chunk), stream)
-        for name, matrix in part.items():
-            if name != "anchor":
-                rows[name][chunk] = matrix
+        if not in_order:
+            for name, matrix in part.items():
+                if name != "anchor":
+                    rows[name][chunk] = matrix
     return losses
+
+
+def _take(matrix: Tensor, chunk: slice | Tensor) -> Tensor:
+    """Rows of a chunk; one row that stands for all stays one row in memory."""
+    if matrix.stride(0) == 0 and isinstance(chunk, Tensor):
+        return matrix[: len(chunk)]
+    return matrix[chunk]
 
 
 def _train_chunk(

@@ -2,6 +2,7 @@
 
 Channel 0 is the target. With ``outputs > 1`` (quantiles) a last axis holds them. Every model runs one client or, with
 stacked parameters, a whole cohort (see :mod:`persofl.models.layers`); the last layer is called ``head``.
+``clients_at_once`` is how many train together at full speed: many small products, or as many as the cache holds states of.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class LinearForecaster(nn.Module):
     """One affine map from the window to the horizon."""
 
     batched = True
+    clients_at_once = 50
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -66,6 +68,7 @@ class DLinear(nn.Module):
     """
 
     batched = True
+    clients_at_once = 50
 
     def __init__(self, shape: Shape, kernel: int = 25) -> None:
         super().__init__()
@@ -92,6 +95,7 @@ class MLP(nn.Module):
     """Fully connected layers with ReLU between them; ``hidden`` gives their widths."""
 
     batched = True
+    clients_at_once = 50
 
     def __init__(self, shape: Shape, hidden: Sequence[int] = (64,)) -> None:
         super().__init__()
@@ -113,6 +117,7 @@ class GRUForecaster(nn.Module):
     """A GRU over the window, and an affine map of its last state."""
 
     batched = True
+    clients_at_once = 10
 
     def __init__(self, shape: Shape, hidden: int = 32) -> None:
         super().__init__()
@@ -130,6 +135,7 @@ class LSTMForecaster(nn.Module):
     """An LSTM over the window, and an affine map of its last state."""
 
     batched = True
+    clients_at_once = 10
 
     def __init__(self, shape: Shape, hidden: int = 32) -> None:
         super().__init__()
@@ -154,6 +160,7 @@ class TCN(nn.Module):
     """
 
     batched = True
+    clients_at_once = 10
 
     def __init__(self, shape: Shape, hidden: int = 16, layers: int = 3, kernel: int = 5) -> None:
         super().__init__()

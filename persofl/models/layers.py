@@ -14,6 +14,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .affine import stacked_affine
 from .recurrence import gru_sequence, lstm_sequence
 
 
@@ -36,7 +37,7 @@ class Linear(nn.Module):
         if self.weight.dim() == 2:
             return nn.functional.linear(x, self.weight.t(), self.bias)
         flat = x.flatten(1, -2)
-        return torch.baddbmm(self.bias.unsqueeze(1), flat, self.weight).view(*x.shape[:-1], -1)
+        return stacked_affine(flat, self.weight, self.bias).view(*x.shape[:-1], -1)
 
 
 class CausalConv(nn.Module):
@@ -63,7 +64,7 @@ class CausalConv(nn.Module):
             padded[..., tap * self.dilation : tap * self.dilation + time, :] for tap in range(self.kernel)
         ]
         columns = torch.cat(taps, -1).flatten(1, -2)
-        return torch.baddbmm(self.bias.unsqueeze(1), columns, self.weight).view(*x.shape[:-1], -1)
+        return stacked_affine(columns, self.weight, self.bias).view(*x.shape[:-1], -1)
 
 
 class _Recurrent(nn.Module):

@@ -30,6 +30,11 @@ class InstanceNormalised(nn.Module):
         self.shift = nn.Parameter(torch.zeros(channels))
 
     @property
+    def clients_at_once(self) -> int:
+        """As many as the wrapped model's."""
+        return int(getattr(self.model, "clients_at_once", 25))
+
+    @property
     def batched(self) -> bool:
         """Whether the wrapped model runs with stacked parameters."""
         return bool(getattr(self.model, "batched", False))
