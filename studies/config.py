@@ -33,8 +33,8 @@ class DataConfig:
     options: dict[str, Any] = field(default_factory=dict)
     lookback: int = field(default=168, metadata=limits(1))
     horizon: int = field(default=24, metadata=limits(1))
-    train: float = field(default=0.6, metadata=limits(0, 1, open_ends=True))
-    validation: float = field(default=0.2, metadata=limits(0, 1, open_ends=True))
+    train: float = field(default=0.6, metadata=limits(0, 1, opened="low high"))
+    validation: float = field(default=0.2, metadata=limits(0, 1, opened="low high"))
     train_stride: int = field(default=1, metadata=limits(1))
     validation_stride: int = field(default=7, metadata=limits(1))
     test_stride: int = field(default=1, metadata=limits(1))
@@ -78,15 +78,15 @@ class TrainingConfig:
 
     rounds: int = field(default=50, metadata=limits(1))
     local_steps: int | None = field(default=None, metadata=limits(1))
-    cohort: float = field(default=1.0, metadata=limits(0, 1))
+    cohort: float = field(default=1.0, metadata=limits(0, 1, opened="low"))
     batch_size: int = field(default=32, metadata=limits(1))
     loss: Literal["mse", "mae", "pinball"] = "mse"
-    quantiles: list[float] = field(default_factory=list, metadata=limits(0, 1, open_ends=True))
+    quantiles: list[float] = field(default_factory=list, metadata=limits(0, 1, opened="low high"))
     eval_every: int = field(default=5, metadata=limits(1))
     oracle: Literal["auto", "loop", "vmap", "batched"] = "auto"
     chunk: int = field(default=25, metadata=limits(1))
     weighting: Literal["samples", "uniform"] = "samples"
-    clip: float | None = field(default=None, metadata=limits(0, open_ends=True))
+    clip: float | None = field(default=None, metadata=limits(0, opened="low"))
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,8 @@ class SearchConfig:
         trials: trials of each method; the first tries the method's defaults.
         seed: seed of the sampler, and of the training inside the trials.
         pruning: stop a trial whose validation metric is worse than the median at the same round.
-        startup: trials before the sampler models the results and before anything is pruned.
+        startup: trials spread over the ranges before the sampler models the results.
+        prune_after: finished trials before any trial is pruned.
         warmup: share of the rounds during which no trial is pruned.
         ranges: search ranges that replace the methods' own, such as `{lr: {low: 0.01, high: 1, log: true}}`.
     """
@@ -123,6 +124,7 @@ class SearchConfig:
     seed: int = field(default=0, metadata=limits(0))
     pruning: bool = True
     startup: int = field(default=4, metadata=limits(1))
+    prune_after: int = field(default=3, metadata=limits(1))
     warmup: float = field(default=0.2, metadata=limits(0, 1))
     ranges: dict[str, Any] = field(default_factory=dict)
 

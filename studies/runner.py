@@ -37,6 +37,7 @@ class MethodState:
     trial_runs: bool = False
     running: int = 0
     failed: str = ""
+    closed: bool = False
 
     @property
     def trials_left(self) -> int:
@@ -107,8 +108,7 @@ class Runner:
         for key in list(self.jobs):
             self.session.store.end(self.runs[key], status, reason)
         for state in self.states.values():
-            if not state.failed and (state.trials_left or state.seeds or state.running):
-                self.session.store.end(state.run, status, reason)
+            self._close_method(state, status, reason)
         self.jobs.clear()
 
     def _start_trial(self, state: MethodState) -> Job:
@@ -124,7 +124,7 @@ class Runner:
             best = selected(label, state.history)
         except StudyError as error:
             state.failed = str(error)
-            self.session.store.end(state.run, "FAILED", state.failed)
+            self._close_method(state, "FAILED", state.failed)
             self.view.say(state.failed)
             return None
         seed = state.seeds.pop(0)
@@ -157,7 +157,12 @@ class Runner:
         state.running -= 1
         self.view.finished(job, done, state.best)
         if not (state.trials_left or state.seeds or state.running):
-            self.session.store.end(state.run)
+            self._close_method(state, "FINISHED", "")
+
+    def _close_method(self, state: MethodState, status: str, reason: str) -> None:
+        if not state.closed:
+            self.session.store.end(state.run, status, reason)
+            state.closed = True
 
     def _store_trial(self, state: MethodState, job: Job, done: Done) -> None:
         outcome = Outcome(job.params, done.curve, done.state, done.reason, self.runs[done.key])
@@ -194,8 +199,8 @@ def method_states(session: Session, population: Population) -> dict[str, MethodS
         seeds = [seed for seed in session.config.seeds if not _over(session, method.label, seed)]
         state = MethodState(method, space, "", trials, history, seeds)
         known = session.runs.get(("method", method.label, method.label))
-        work = state.trials_left or seeds
-        state.run = start_method(session, method, population) if work or known is None else known.id
+        state.closed = known is not None and not (state.trials_left or seeds)
+        state.run = known.id if state.closed and known else start_method(session, method, population)
         states[method.label] = state
     return states
 

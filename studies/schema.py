@@ -15,15 +15,15 @@ T = TypeVar("T")
 WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
 
 
-def limits(low: float | None = None, high: float | None = None, *, open_ends: bool = False) -> dict[str, Any]:
+def limits(low: float | None = None, high: float | None = None, *, opened: str = "") -> dict[str, Any]:
     """Field metadata: the field's number, or every number of its list, lies between ``low`` and ``high``.
 
     Args:
         low: smallest value allowed, ``None`` for no limit.
         high: largest value allowed, ``None`` for no limit.
-        open_ends: whether ``low`` and ``high`` themselves are refused.
+        opened: the limits that are themselves refused: ``""``, ``"low"`` or ``"low high"``.
     """
-    return {"bounds": (low, high, open_ends)}
+    return {"bounds": (low, high, opened)}
 
 
 def check(cls: type, raw: object, path: str = "") -> list[str]:
@@ -129,13 +129,13 @@ def _check_scalar(hint: type, value: object, path: str, bounds: tuple[Any, ...] 
 
 
 def _check_bounds(value: float, path: str, bounds: tuple[Any, ...]) -> list[str]:
-    low, high, open_ends = bounds
-    too_low = low is not None and (value <= low if open_ends else value < low)
-    too_high = high is not None and (value >= high if open_ends else value > high)
+    low, high, opened = bounds
+    too_low = low is not None and (value < low or (value == low and "low" in opened))
+    too_high = high is not None and (value > high or (value == high and "high" in opened))
     if not (too_low or too_high or math.isnan(value)):
         return []
-    words = [f"{'above' if open_ends else 'at least'} {low:g}"] if low is not None else []
-    words += [f"{'below' if open_ends else 'at most'} {high:g}"] if high is not None else []
+    words = [f"{'above' if 'low' in opened else 'at least'} {low:g}"] if low is not None else []
+    words += [f"{'below' if 'high' in opened else 'at most'} {high:g}"] if high is not None else []
     return [f"{path}: {value:g} is out of range, must be {' and '.join(words)}."]
 
 

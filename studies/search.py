@@ -66,23 +66,48 @@ class Outcome:
 
 
 def propose(space: Space, history: Sequence[FrozenTrial], config: SearchConfig) -> dict[str, Any]:
-    """Hyperparameters of the next trial: the defaults first, then random ones, then TPE's.
+    """Hyperparameters of the next trial: the defaults first, then a spread over the ranges, then TPE's proposals.
 
     Args:
         space: what is tuned.
         history: the method's finished trials, in order.
         config: the study's search settings.
     """
-    import optuna
-
     distributions = space.distributions()
     if not history:
         return {name: _clipped(space.defaults[name], dist) for name, dist in distributions.items()}
+    if len(history) < config.startup:
+        return {name: _spread(name, dist, len(history), config) for name, dist in distributions.items()}
+    import optuna
+
     seed = int.from_bytes(_digest(config.seed, space.label, len(history)), "big")
-    startup = min(config.startup, config.trials)
-    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)
-    study = _study(history, sampler=sampler)
-    return dict(study.ask(distributions).params)
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=config.startup)
+    return dict(_study(history, sampler=sampler).ask(distributions).params)
+
+
+def _spread(name: str, distribution: BaseDistribution, number: int, config: SearchConfig) -> Any:
+    """A value from a Latin hypercube over the trials before TPE takes over.
+
+    It depends on the parameter's name and not on the method: all methods try the same learning rates, so that luck
+    in drawing them does not look like a difference between methods.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(list(_digest(config.seed, name)))
+    places = max(1, min(config.startup, config.trials) - 1)
+    share = (rng.permutation(places) + rng.random(places)) / places
+    return _at(distribution, float(share[(number - 1) % places]))
+
+
+def _at(distribution: BaseDistribution, share: float) -> Any:
+    """The value at ``share`` of the way through a range, evenly or on its logarithmic scale."""
+    choices = getattr(distribution, "choices", None)
+    if choices is not None:
+        return choices[int(share * len(choices))]
+    low, high = distribution.low, distribution.high  # type: ignore[attr-defined]
+    value = low * (high / low) ** share if distribution.log else low + (high - low) * share  # type: ignore[attr-defined]
+    step = distribution.step  # type: ignore[attr-defined]
+    return type(low)(low + round((value - low) / step) * step) if step else value
 
 
 @dataclass
@@ -99,7 +124,7 @@ class Pruner:
         if not config.pruning:
             return cls(None)
         pruner = optuna.pruners.MedianPruner(
-            n_startup_trials=config.startup, n_warmup_steps=math.ceil(config.warmup * rounds)
+            n_startup_trials=config.prune_after, n_warmup_steps=math.ceil(config.warmup * rounds)
         )
         return cls(_study(history, pruner=pruner).ask())
 

@@ -45,6 +45,7 @@ def _advice(error: Exception, uri: str, folder: Path) -> str | None:
         "unable to open database",
         "Permission denied",
         "Read-only file system",
+        "Not a directory",
     )
     if any(words in text for words in unwritable):
         return (
@@ -55,6 +56,12 @@ def _advice(error: Exception, uri: str, folder: Path) -> str | None:
         return (
             f"The file behind {uri} is damaged or no MLflow database. "
             "Move it away, or choose another folder with --tracking.dir."
+        )
+    if "Experiment(name=" in text and "already exists" in text:
+        name = text.partition("(name=")[2].partition(") already")[0]
+        return (
+            f"The MLflow experiment {name!r} was deleted. Restore it in MLflow, remove it for good with "
+            f"`mlflow gc --backend-store-uri {uri}`, or choose another --name."
         )
     if "out-of-date database schema" in text or "Can't locate revision" in text:
         return (

@@ -186,7 +186,7 @@ class Store:
             path = self._call(
                 "reading an artifact", lambda: self.client.download_artifacts(run, name, folder)
             )
-            return pd.read_csv(path, index_col=0, float_precision="round_trip")
+            return pd.read_csv(path, index_col=0, engine="python")
 
     def read_json(self, run: str, name: str) -> Any:
         """Read a JSON artifact."""
