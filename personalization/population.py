@@ -67,7 +67,7 @@ def distance_to_population(
     total = combine(part.summed() for _, part in _summaries(own, n, weighting))
     squared, size = _compare(built, own, n, weighting, total)
     squared = torch.where(squared > _rounding(samples), squared, 0.0)
-    grid = size_grid(float(size.min()), float(n.max()))
+    grid = size_grid(float(n.min()), float(n.max()))
     null = fit_null(built, total.mean(), grid, draws=draws, seed=seed)
     return calibrate(squared, size, n, null, gate=gate, dtype=samples[0].dtype)
 
