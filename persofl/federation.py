@@ -132,14 +132,13 @@ def build_federation(
             f"Client {names[empty[0]]!r} has no training example; drop it, or shorten lookback."
         )
     oracle = build_oracle(model, loss, example_of(data), config.oracle)
+    chunk = int(config.chunk or getattr(model, "clients_at_once", 25))
     return Federation(
         data=data,
         names=names,
         method=method,
         oracle=oracle,
-        bench=Workbench(
-            data, oracle, config.batch_size, config.chunk or getattr(model, "clients_at_once", 25)
-        ),
+        bench=Workbench(data, oracle, config.batch_size, chunk),
         personaliser=Personaliser(
             data, method.algorithm, method.modulators, method.distance, config.batch_size
         ),

@@ -52,7 +52,7 @@ def _frames(x: Tensor) -> tuple[Tensor, ...]:
 
 
 def _add_inputs(gates: Tensor, frame: Tensor, weight: Tensor) -> Tensor:
-    """Add the inputs' share ``weight^T frame`` to gates ``(clients, n, batch)`` in place; weight ``(clients, inputs, n)``."""
+    """Add the inputs' share ``weight^T frame`` to gates ``(clients, n, batch)`` in place."""
     if frame.shape[1] == 1:  # an outer product, for which a matrix product is several times slower
         return gates.addcmul_(weight.mT, frame)
     return gates.baddbmm_(weight.mT, frame)
