@@ -132,7 +132,8 @@ def build_federation(
             f"Client {names[empty[0]]!r} has no training example; drop it, or shorten lookback."
         )
     oracle = build_oracle(model, loss, example_of(data), config.oracle)
-    chunk = int(config.chunk or getattr(model, "clients_at_once", 25))
+    at_once: Any = getattr(model, "clients_at_once", 25)
+    chunk = config.chunk or int(at_once)
     return Federation(
         data=data,
         names=names,

@@ -152,9 +152,7 @@ def register_algorithm(name: str) -> Callable[[A], A]:
 
 def descend(target: str, rows: Rows, batch: Batch, oracle: Oracle, lr: Tensor) -> Tensor:
     """One SGD step on a matrix, in place: ``w <- w - lr * grad``. Returns the losses."""
-    losses, grads = oracle.grad(rows[target], batch)
-    rows[target].addcmul_(grads, lr, value=-1)
-    return losses
+    return oracle.descend(rows[target], batch, lr)
 
 
 def pull(target: str, towards: Tensor, rows: Rows, plan: Plan) -> None:

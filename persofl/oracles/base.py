@@ -50,6 +50,21 @@ class Oracle(ABC):
             Losses ``(clients,)`` and gradients ``(clients, parameters)``, zero in the columns of statistics.
         """
 
+    def descend(self, rows: Tensor, batch: Batch, lr: Tensor) -> Tensor:
+        """One step of gradient descent in place, ``rows <- rows - lr * grad``; some oracles fuse the two.
+
+        Args:
+            rows: ``(clients, parameters)``, changed.
+            batch: of the same clients in the same order.
+            lr: ``(clients, 1)``.
+
+        Returns:
+            Losses before the step, ``(clients,)``.
+        """
+        losses, grads = self.grad(rows, batch)
+        rows.addcmul_(grads, lr, value=-1)
+        return losses
+
     @abstractmethod
     def predict(self, rows: Tensor, x: Tensor) -> Tensor:
         """Forecasts in evaluation mode.

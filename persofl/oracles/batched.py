@@ -22,20 +22,52 @@ class BatchedOracle(Oracle):
         super().__init__(module, layout, loss)
         self._training = _Stacked(self.module, layout)
         self._evaluation = _Stacked(evaluating(self.module), layout)
+        self._uses_weights_once: bool | None = None
 
     def grad(self, rows: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """See :meth:`Oracle.grad`."""
         grads = torch.empty_like(rows)
-        slots = self.layout.views(grads)
-        leaves = {name: view.detach().requires_grad_() for name, view in self.layout.views(rows).items()}
-        sinks = [give_sink(leaf, slots[name]) for name, leaf in leaves.items()]
+        sinks = {name: Sink(view) for name, view in self.layout.views(grads).items()}
+        losses, parts = self._backward(rows, batch, sinks)
+        for sink, part in zip(sinks.values(), parts, strict=True):
+            if part is not None:
+                sink.view.add_(part) if sink.filled else sink.view.copy_(part)
+            elif not sink.filled:
+                sink.view.zero_()
+        return losses, grads
+
+    def descend(self, rows: Tensor, batch: Batch, lr: Tensor) -> Tensor:
+        """See :meth:`Oracle.descend`; weights are updated by the matrix product that makes their gradient."""
+        if self._uses_weights_once is None:
+            self._uses_weights_once = self._count_uses(rows, batch) <= 1
+        if not self._uses_weights_once:  # one used twice must not change in between
+            return super().descend(rows, batch, lr)
+        sinks = {name: Sink(view.data, lr) for name, view in self.layout.views(rows).items()}
+        losses, parts = self._backward(rows, batch, sinks)
+        for sink, part in zip(sinks.values(), parts, strict=True):
+            if part is not None:
+                sink.view.addcmul_(part, lr.view(-1, *[1] * (part.dim() - 1)), value=-1)
+        return losses
+
+    def _count_uses(self, rows: Tensor, batch: Batch) -> int:
+        """How often a forward pass uses the weight that it uses most."""
+        scratch = rows[:1].clone()
+        sinks = {name: Sink(view) for name, view in self.layout.views(scratch).items()}
+        self._backward(rows[:1], Batch(batch.x[:1], batch.y[:1]), sinks)
+        return max(sink.uses for sink in sinks.values())
+
+    def _backward(
+        self, rows: Tensor, batch: Batch, sinks: dict[str, Sink]
+    ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        """Losses, and the gradients that did not go into a sink."""
+        # `.data`: every leaf counts its own changes, so one weight may change while another is still needed.
+        leaves = {name: view.data.requires_grad_() for name, view in self.layout.views(rows).items()}
+        for name, leaf in leaves.items():
+            give_sink(leaf, sinks[name])
         with torch.enable_grad():
             losses = self.loss(self._training(leaves, batch.x), batch.y).mean(-1)
             total = losses.sum()  # clients share no parameter, so its gradient holds every client's own
-        parts = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
-        for sink, part in zip(sinks, parts, strict=True):
-            _complete(sink, part)
-        return losses.detach(), grads
+        return losses.detach(), torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
 
     def predict(self, rows: Tensor, x: Tensor) -> Tensor:
         """See :meth:`Oracle.predict`."""
@@ -61,13 +93,3 @@ class _Stacked:
             parameters[name] = tensors[key]  # type: ignore[assignment]
         prediction: Tensor = self._module(x)
         return prediction
-
-
-def _complete(sink: Sink, part: Tensor | None) -> None:
-    """Add to a weight's slot what autograd returned beside what a layer wrote there."""
-    if part is None and not sink.written:
-        sink.view.zero_()
-    elif part is not None and sink.written:
-        sink.view.add_(part)
-    elif part is not None:
-        sink.view.copy_(part)

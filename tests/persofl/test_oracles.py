@@ -8,7 +8,7 @@ from torch import nn
 
 from persofl.errors import PersoflError
 from persofl.losses import Pinball, SquaredError, build_loss
-from persofl.models import MODELS, Shape, build_model
+from persofl.models import MODELS, Linear, Shape, build_model
 from persofl.oracles import Batch, build_oracle
 
 SMALL = {
@@ -88,6 +88,44 @@ def test_oracles_agree(name, clients, batch, lookback, horizon, channels, instan
         torch.testing.assert_close(losses, reference[0], rtol=1e-9, atol=1e-11)
         torch.testing.assert_close(grads, reference[1], rtol=1e-8, atol=1e-10)
         torch.testing.assert_close(oracles[kind].predict(rows, data.x), forecast, rtol=1e-9, atol=1e-11)
+
+
+class Tied(nn.Module):
+    """One layer used twice, one whose output goes nowhere, one that is not used."""
+
+    batched = True
+
+    def __init__(self, lookback, horizon):
+        super().__init__()
+        self.twice, self.head = Linear(lookback, lookback), Linear(lookback, horizon)
+        self.idle, self.unused = Linear(lookback, 2), Linear(3, 2)
+
+    def forward(self, x):
+        x = self.twice(torch.tanh(self.twice(x.flatten(-2))))
+        self.idle(x)
+        return self.head(x)
+
+
+@pytest.mark.parametrize("name", [*sorted(MODELS), "tied"])
+def test_a_step_is_a_step_along_the_gradient(name):
+    shape = Shape(9, 2)
+    module = (
+        Tied(9, 2) if name == "tied" else build_model(name, shape, instance_norm=True, **SMALL.get(name, {}))
+    )
+    data = problem(shape, 3, 4)
+    lr = torch.tensor([[0.1], [0.0], [0.5]], dtype=torch.float64)
+    oracles = [
+        build_oracle(module.double(), SquaredError(), (data.x[0], data.y[0]), kind)
+        for kind in ("loop", "batched")
+    ]
+    rows = rows_for(oracles[0], 3)
+    losses, grads = oracles[0].grad(rows, data)
+    for oracle in oracles:
+        moved = rows.clone()
+        torch.testing.assert_close(oracle.descend(moved, data, lr), losses, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(moved, rows - lr * grads, rtol=1e-9, atol=1e-11)
+        assert torch.equal(moved[1], rows[1])
+        torch.testing.assert_close(oracle.grad(rows, data)[1], grads, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
