@@ -1,7 +1,7 @@
 """How far does each client's law lie from the population's, and what should that change in its training?
 
 Distances by optimal transport that need no raw data to leave a client, calibrated by sample size, and
-modulators that turn them into coefficients. Imports torch, POT and NumPy; usable without the rest of persofl.
+modulators that turn them into coefficients. Imports torch and NumPy; usable without the rest of persofl.
 
     distances = distance_to_population(features)                  # list of (n_k, F) tensors
     mix = build_modulator("mix_by_distance", tau=1.0)(base, distances)      # (clients, 1) -> (clients, 1)
