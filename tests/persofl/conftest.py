@@ -1,0 +1,144 @@
+"""Small populations of unequal clients, and rounds run without Lightning."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from data_loaders import SimulatedHouseholds, WindowSpec, make_windows, series_from_table
+from persofl import Method, RoundConfig, Shape, build_federation, build_model, run_round
+from persofl.evaluation import client_rows
+from personalization import Distances
+
+SPEC = WindowSpec(lookback=24, horizon=6, validation_stride=2)
+SMALL = {
+    "linear": {},
+    "dlinear": {"kernel": 5},
+    "mlp": {"hidden": (8,)},
+    "gru": {"hidden": 4},
+    "lstm": {"hidden": 4},
+    "tcn": {"hidden": 4, "layers": 2, "kernel": 3},
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """More threads than one make small kernels slower, and others' sums of another order."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def population():
+    """Six households with 10 to 30 days each, no two spans alike."""
+    series = SimulatedHouseholds(clients=6, days=30, min_days=10, seed=3, heterogeneity=1.0, missing=0.01)
+    return make_windows(series.load(), SPEC)
+
+
+def table(columns):
+    index = pd.date_range("2013-01-01", periods=len(next(iter(columns.values()))), freq="h")
+    return series_from_table("handmade", pd.DataFrame(columns, index=index), unit="kWh")
+
+
+def load(days, seed):
+    hours = np.arange(24 * days)
+    noise = np.random.default_rng(seed).normal(0, 0.2, hours.size)
+    return 1.5 + np.sin(hours * (2 * np.pi / 24) + seed) + noise
+
+
+@pytest.fixture(scope="session")
+def equals():
+    """Three different clients with as many windows each: a batch of that size is a pass over any one's data."""
+    return make_windows(table({f"client {k}": load(12, k) for k in range(3)}), SPEC)
+
+
+@pytest.fixture(scope="session")
+def twins():
+    """Three clients with the same data."""
+    return make_windows(table({f"twin {k}": load(12, 0) for k in range(3)}), SPEC)
+
+
+@pytest.fixture(scope="session")
+def hermit():
+    """A population of one."""
+    return make_windows(table({"hermit": load(12, 0)}), SPEC)
+
+
+@pytest.fixture(scope="session")
+def distances():
+    """Distances of six clients whose relative values are known: from none to far."""
+    relative = torch.tensor([0.0, 0.3, 0.8, 1.2, 2.0, 5.0])
+    ones = torch.ones(6)
+    return Distances(
+        relative, ones, ones, ones, ones, torch.tensor([9, 5, 30, 12, 20, 7]), relative, relative
+    )
+
+
+class FixedPlan:
+    """A personaliser whose plan of the whole population was written by hand."""
+
+    def __init__(self, plan, distances=None):
+        self.whole, self.distances = plan, distances
+
+    def plan(self, cohort):
+        return self.whole.take(cohort)
+
+
+@pytest.fixture(scope="session")
+def federate(population, distances):
+    """Build a federation; ``columns`` overwrites the plan's columns, known distances replace measured ones."""
+
+    def build(method, data=population, model="mlp", columns=None, steered=(), seed=0, **options):
+        method = method if isinstance(method, Method) else Method(method)
+        parts, loss = options.pop("parts", None), options.pop("loss", "mse")
+        if isinstance(model, str):
+            model = build_model(model, Shape(24, 6), seed=seed, **SMALL[model])
+        config = RoundConfig(**{"batch_size": 8, "seed": 11, **options})
+        federation = build_federation(data, model, method, loss=loss, config=config, parts=parts)
+        if len(data) == len(distances):
+            federation.personaliser.__dict__["distances"] = distances
+        if columns is None:
+            return federation
+        plan = dataclasses.replace(federation.personaliser.whole, steered=frozenset(steered), **columns)
+        return dataclasses.replace(federation, personaliser=FixedPlan(plan, distances))
+
+    return build
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What a run left: the server's row after every round, the store, losses, and the predictors."""
+
+    servers: list
+    store: dict
+    losses: list
+    predictors: torch.Tensor
+
+    @property
+    def server(self):
+        return self.servers[-1]
+
+
+@pytest.fixture(scope="session")
+def run():
+    """Run rounds with the algorithm's server optimiser."""
+
+    def rounds(federation, count=2):
+        parameter = nn.Parameter(federation.initial_row())
+        optimizer = federation.algorithm.server_optimizer([parameter])
+
+        def apply(aggregate):
+            parameter.grad = aggregate
+            optimizer.step()
+
+        servers, losses = [parameter.detach().clone()], []
+        for round_ in range(count):
+            losses.append(run_round(federation, parameter.detach(), round_, apply).losses)
+            servers.append(parameter.detach().clone())
+        everyone = torch.arange(len(federation.data))
+        predictors = client_rows(federation, parameter.detach(), everyone, count)
+        return Outcome(servers, federation.store.state_dict(), losses, predictors)
+
+    return rounds

@@ -1,0 +1,439 @@
+"""What every algorithm and every method must satisfy; a new plug-in is tested by being registered."""
+
+import dataclasses
+import inspect
+
+import pytest
+import torch
+
+from persofl import ALGORITHMS, APFL, Ditto, FedAdam, FedAvg, FedProx, FineTune, Local, Method
+from persofl.algorithms.base import pull
+from persofl.plan import constant_plan
+from personalization import MODULATORS, build_modulator
+
+SETTINGS = {  # where the defaults would make a test slow or blind
+    "fedprox": {"prox": 2.0},
+    "ditto": {"prox": 2.0, "personal_steps": 3},
+    "finetune": {"personal_steps": 3, "mix": 0.7},
+    "fedadam": {"server_lr": 0.05},
+}
+
+
+def algorithm(name, **overrides):
+    return ALGORITHMS[name](**{"lr": 0.1, "local_steps": 4, **SETTINGS.get(name, {}), **overrides})
+
+
+METHODS = {name: Method(algorithm(name)) for name in ALGORITHMS} | {
+    f"{name}+{modulator}": Method(algorithm(name), (build_modulator(modulator),))
+    for name, kind in ALGORITHMS.items()
+    for modulator, steers in MODULATORS.items()
+    if steers.knob in kind.knobs
+}
+
+UNEQUAL = {  # a value of its own for every client and knob
+    "lr": [0.05, 0.2, 0.1, 0.15, 0.02, 0.08],
+    "local_steps": [3, 1, 4, 2, 5, 2],
+    "personal_steps": [2, 4, 1, 0, 3, 5],
+    "prox": [0.0, 0.5, 2.0, 5.0, 30.0, 1.0],
+    "mix": [0.0, 0.2, 0.5, 0.7, 0.9, 1.0],
+    "weight": [1.0, 5.0, 0.5, 2.0, 3.0, 1.5],
+}
+
+
+def unequal(**overrides):
+    return {knob: torch.tensor(values).float().unsqueeze(1) for knob, values in (UNEQUAL | overrides).items()}
+
+
+def close(got, want, rtol=1e-4, atol=1e-5):
+    torch.testing.assert_close(got, want, rtol=rtol, atol=atol, equal_nan=True)
+
+
+def same(one, other, **tolerance):
+    for got, want in zip(one.servers, other.servers, strict=True):
+        close(got, want, **tolerance)
+    assert one.store.keys() == other.store.keys()
+    for name in one.store:
+        close(one.store[name], other.store[name], **tolerance)
+    for got, want in zip(one.losses, other.losses, strict=True):
+        close(got, want, **tolerance)
+    close(one.predictors, other.predictors, **tolerance)
+
+
+# --- the oracles agree -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["mlp", "gru"])
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_oracles_agree_when_every_client_has_its_own_knobs(name, model, federate, run):
+    outcomes = [
+        run(
+            federate(algorithm(name), model=model, columns=unequal(), oracle=oracle, cohort=0.7, chunk=chunk),
+            3,
+        )
+        for oracle, chunk in (("loop", 1), ("vmap", 2), ("batched", 3))
+    ]
+    assert not torch.equal(outcomes[0].servers[0], outcomes[0].predictors[:1])  # something was trained
+    same(outcomes[1], outcomes[0])
+    same(outcomes[2], outcomes[0])
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_oracles_agree_on_every_method(name, federate, run):
+    loop, batched = (
+        run(federate(METHODS[name], oracle=oracle, cohort=0.7)) for oracle in ("loop", "batched")
+    )
+    same(batched, loop)
+
+
+# --- a reference in plain PyTorch --------------------------------------------------------------------------
+
+
+class Naive:
+    """Every method as its paper writes it: one copied module per client, and loops."""
+
+    def __init__(self, federation, model):
+        from persofl.data import Stream
+
+        self.fed, self.model, self.stream_of = federation, model, Stream
+        self.weights = self.vector(model)
+        self.plan = federation.personaliser.whole
+        self.personal, self.mix = {}, {}
+
+    @staticmethod
+    def vector(module):
+        return torch.cat([p.detach().reshape(-1) for p in module.parameters()])
+
+    def batches(self, client, round_, purpose, steps):
+        size = self.fed.config.batch_size
+        stream = self.stream_of(self.fed.config.seed, round_, purpose)
+        chosen = stream.positions(self.fed.data, torch.tensor([client]), steps * size)[0]
+        return [self.fed.data.gather(part) for part in chosen.split(size)] if steps else []
+
+    def loss_and_grad(self, weights, batch):
+        start, tensors = 0, {}
+        for name, p in self.model.named_parameters():
+            tensors[name] = weights[start : start + p.numel()].view_as(p).clone().requires_grad_()
+            start += p.numel()
+        prediction = torch.func.functional_call(self.model, tensors, batch[0])
+        loss = (prediction - batch[1]).square().mean()
+        grads = torch.autograd.grad(loss, list(tensors.values()))
+        return loss.detach(), torch.cat([g.reshape(-1) for g in grads])
+
+    def train(self, weights, batches, lr, prox=0.0, anchor=None):
+        losses = []
+        for batch in batches:
+            loss, grad = self.loss_and_grad(weights, batch)
+            weights = weights - lr * grad
+            if anchor is not None:
+                weights = (weights + lr * prox * anchor) / (1 + lr * prox)
+            losses.append(loss)
+        return weights, torch.stack(losses).mean() if losses else torch.tensor(float("nan"))
+
+    def knob(self, name, client):
+        return float(getattr(self.plan, name)[client])
+
+    def one_client(self, client, round_):
+        """The client's shared weights and its loss; trains its personal model on the way."""
+        kind, anchor = self.fed.algorithm.name, self.weights
+        lr, prox = self.knob("lr", client), self.knob("prox", client)
+        batches = self.batches(client, round_, "shared", int(self.knob("local_steps", client)))
+        own = self.personal.get(client, anchor)
+        if kind == "local":
+            self.personal[client], loss = self.train(own, batches, lr)
+            return anchor, loss
+        if kind == "apfl":
+            return self.apfl(client, own, batches, lr)
+        shared, loss = self.train(anchor, batches, lr, prox, anchor if kind == "fedprox" else None)
+        if kind == "ditto":
+            more = self.batches(client, round_, "personal", int(self.knob("personal_steps", client)))
+            self.personal[client], loss = self.train(own, more, lr, prox, anchor)
+        return shared, loss
+
+    def apfl(self, client, own, batches, lr):
+        shared, losses = self.weights, []
+        steered = "mix" in self.plan.steered
+        mix = self.knob("mix", client) if steered else self.mix.get(client, self.knob("mix", client))
+        for batch in batches:
+            loss, grad = self.loss_and_grad(mix * own + (1 - mix) * shared, batch)
+            slope = float((own - shared) @ grad)
+            shared, own = shared - lr * self.loss_and_grad(shared, batch)[1], own - lr * mix * grad
+            if self.fed.algorithm.adaptive and not steered:
+                mix = min(max(mix - lr * slope, 0.0), 1.0)
+            losses.append(loss)
+        self.personal[client], self.mix[client] = own, mix
+        return shared, torch.stack(losses).mean()
+
+    def run(self, rounds):
+        config, servers, losses = self.fed.config, [self.weights], []
+        parameter = torch.nn.Parameter(self.weights.clone())
+        kind = self.fed.algorithm
+        if kind.name == "fedadam":
+            betas = (kind.beta1, kind.beta2)
+            adam = torch.optim.Adam([parameter], lr=kind.server_lr, betas=betas, eps=kind.tau)
+        for round_ in range(rounds):
+            cohort = self.fed.parts.sampler(len(self.fed.data), round_, config.seed).tolist()
+            results = [self.one_client(client, round_) for client in cohort]
+            weights = [self.knob("weight", client) for client in cohort]
+            mean = sum(w * shared for w, (shared, _) in zip(weights, results, strict=True)) / sum(weights)
+            if kind.name == "fedadam":
+                parameter.grad = self.weights - mean
+                adam.step()
+                mean = parameter.detach().clone()
+            self.weights = mean
+            servers.append(mean)
+            losses.append(torch.stack([loss for _, loss in results]))
+        return servers, losses, self.predictors(rounds)
+
+    def predictors(self, round_):
+        return torch.stack([self.predictor(client, round_) for client in range(len(self.fed.data))])
+
+    def predictor(self, client, round_):
+        kind, own = self.fed.algorithm, self.personal.get(client, self.weights)
+        if kind.name in ("local", "ditto"):
+            return own
+        mix = self.knob("mix", client)
+        if kind.name == "apfl":
+            mix = mix if "mix" in self.plan.steered else self.mix.get(client, mix)
+            return mix * own + (1 - mix) * self.weights
+        if kind.name == "finetune":
+            batches = self.batches(client, round_, "finetune", int(self.knob("personal_steps", client)))
+            tuned, _ = self.train(self.weights, batches, kind.personal_lr * self.knob("lr", client) / kind.lr)
+            return self.weights + mix * (tuned - self.weights)
+        return self.weights
+
+
+@pytest.mark.parametrize("model", ["mlp", "gru"])
+@pytest.mark.parametrize(
+    ("name", "steered"),
+    [(name, ()) for name in ("local", "fedavg", "fedprox", "ditto", "apfl", "finetune", "fedadam")]
+    + [("apfl", ("mix",))],  # the only one that moves a knob by itself, unless a modulator set it
+)
+def test_equals_the_paper_in_plain_pytorch(name, steered, model, federate, run):
+    federation = federate(algorithm(name), model=model, columns=unequal(), steered=steered, cohort=0.7)
+    servers, losses, predictors = Naive(federation, federation.oracle.module).run(3)
+    outcome = run(federation, 3)
+    for got, want in zip(outcome.servers, servers, strict=True):
+        close(got[0], want)
+    for got, want in zip(outcome.losses, losses, strict=True):
+        close(got, want)
+    close(outcome.predictors, predictors)
+
+
+# --- identities --------------------------------------------------------------------------------------------
+
+
+def test_fedprox_without_pull_is_fedavg(federate, run):
+    fedavg, fedprox = run(federate(FedAvg(local_steps=4))), run(federate(FedProx(local_steps=4, prox=0)))
+    assert torch.equal(fedavg.server, fedprox.server)
+
+
+def test_fedprox_with_endless_pull_stays_at_the_anchor(federate, run):
+    outcome = run(federate(FedProx(local_steps=4, prox=1e12)))
+    close(outcome.server, outcome.servers[0])
+
+
+@pytest.mark.parametrize("prox", [0.0, 0.7, 1e12])
+def test_ditto_shows_the_server_fedavg(prox, federate, run):
+    fedavg, ditto = run(federate(FedAvg(local_steps=4))), run(federate(Ditto(local_steps=4, prox=prox)))
+    for got, want in zip(ditto.servers, fedavg.servers, strict=True):
+        assert torch.equal(got, want)
+
+
+def test_ditto_without_pull_trains_alone(equals, federate, run):
+    """Full batches, so that the names of the random streams do not matter."""
+    size = int(equals.count("train")[0])
+    ditto = run(federate(Ditto(prox=0, local_steps=2, personal_steps=3), equals, batch_size=size), 3)
+    local = run(federate(Local(local_steps=3), equals, batch_size=size), 3)
+    close(ditto.predictors, local.predictors)
+
+
+def test_ditto_with_endless_pull_is_the_global_model(federate, run):
+    outcome = run(federate(Ditto(local_steps=4, personal_steps=2, prox=1e12)), 3)
+    close(outcome.predictors, outcome.servers[-2].expand(6, -1))  # the anchor of the last round
+
+
+def test_apfl_at_its_ends(federate, run):
+    common = {"local_steps": 4, "adaptive": False}
+    fedavg, local = run(federate(FedAvg(local_steps=4))), run(federate(Local(local_steps=4)))
+    shared, alone = (run(federate(APFL(mix=mix, **common))) for mix in (0.0, 1.0))
+    close(shared.predictors, fedavg.predictors)
+    close(alone.predictors, local.predictors)
+    close(alone.server, fedavg.server)
+
+
+def test_apfl_moves_its_weight_down_the_slope_and_keeps_it_a_share(federate, run):
+    """After the first round the personal model fits its client better than the shared one: the share grows."""
+    outcome = run(federate(APFL(local_steps=8, lr=0.2, mix=0.5)), 6)
+    mix = outcome.store["rows.mix"]
+    assert ((mix >= 0) & (mix <= 1)).all()
+    assert not torch.equal(mix, torch.full_like(mix, 0.5))
+
+
+@pytest.mark.parametrize("knobs", [{"personal_steps": 0}, {"personal_steps": 5, "mix": 0.0}])
+def test_finetuning_by_nothing_is_fedavg(knobs, federate, run):
+    fedavg, tuned = run(federate(FedAvg(local_steps=4))), run(federate(FineTune(local_steps=4, **knobs)))
+    assert torch.equal(fedavg.server, tuned.server)
+    assert torch.equal(fedavg.predictors, tuned.predictors)
+
+
+def test_finetuning_does_not_touch_server_or_store(federate, run):
+    fedavg, tuned = run(federate(FedAvg(local_steps=4))), run(federate(FineTune(local_steps=4)))
+    assert torch.equal(fedavg.server, tuned.server)
+    assert set(tuned.store) == {"seen"}
+    assert not torch.equal(fedavg.predictors, tuned.predictors)
+
+
+def test_fedadam_with_endless_tau_is_fedavg(federate, run):
+    """Without moments the step is ``server_lr * delta / (|delta| + tau)``, which tends to delta for server_lr = tau."""
+    adam = FedAdam(local_steps=4, beta1=0.0, beta2=0.0, tau=1e4, server_lr=1e4)
+    close(run(federate(adam), 3).server, run(federate(FedAvg(local_steps=4)), 3).server, rtol=1e-3, atol=1e-4)
+
+
+def test_fedadam_steps_by_its_rate_at_most(federate, run):
+    """In the first round Adam's step is ``server_lr`` in every coordinate that moved by much more than tau."""
+    outcome = run(federate(FedAdam(local_steps=4, server_lr=0.05)), 1)
+    assert ((outcome.server - outcome.servers[0]).abs() <= 0.05 * (1 + 1e-5)).all()
+
+
+@pytest.mark.parametrize("name", ["fedavg", "apfl", "ditto", "finetune", "fedprox"])
+def test_a_population_of_one_trains_alone(name, hermit, federate, run):
+    knobs = {"fedprox": {"prox": 0.0}, "ditto": {"prox": 0.0, "personal_steps": 4}}.get(name, {})
+    knobs = {"finetune": {"personal_steps": 0}, "apfl": {"mix": 1.0, "adaptive": False}}.get(name, knobs)
+    size = int(hermit.count("train")[0])
+    federated = run(federate(ALGORITHMS[name](local_steps=4, **knobs), hermit, batch_size=size), 3)
+    alone = run(federate(Local(local_steps=4), hermit, batch_size=size), 3)
+    close(federated.predictors, alone.predictors)
+
+
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_identical_clients_get_identical_models(name, twins, federate, run):
+    outcome = run(federate(algorithm(name), twins, batch_size=int(twins.count("train")[0])), 3)
+    close(outcome.predictors, outcome.predictors[:1].expand(3, -1), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_identical_clients_are_one(name, twins, hermit, federate, run):
+    size = int(twins.count("train")[0])
+    many, one = (run(federate(algorithm(name), data, batch_size=size), 3) for data in (twins, hermit))
+    close(many.predictors[:1], one.predictors)
+    close(many.server, one.server)
+
+
+@pytest.mark.parametrize("name", sorted(name for name, kind in ALGORITHMS.items() if "prox" in kind.knobs))
+def test_the_pull_changes_the_path(name, federate, run):
+    """A stronger pull ends nearer to the anchor: it acts on the gradient, not only on the loss reported."""
+    ends = []
+    for prox in (0.0, 1.0, 10.0, 100.0):
+        outcome = run(federate(algorithm(name, prox=prox), oracle="batched"), 1)
+        moved = outcome.predictors if name == "ditto" else outcome.server
+        ends.append(float((moved - outcome.servers[0]).norm()))
+    assert ends == sorted(ends, reverse=True)
+    assert ends[-1] < 0.5 * ends[0]
+
+
+def test_the_proximal_step_is_the_explicit_one_to_first_order():
+    """Their difference falls with the square of the learning rate."""
+    generator = torch.Generator().manual_seed(0)
+    start, anchor, grad = (torch.randn(2, 50, generator=generator, dtype=torch.float64) for _ in range(3))
+
+    def difference(lr):
+        plan = constant_plan(torch.ones(2), lr=lr, prox=3.0)
+        plan = dataclasses.replace(plan, lr=plan.lr.double(), prox=plan.prox.double())
+        rows = {"w": start - plan.lr * grad}
+        pull("w", anchor, rows, plan)
+        return float((rows["w"] - (start - plan.lr * (grad + plan.prox * (start - anchor)))).norm())
+
+    for lr in (1e-2, 1e-3):
+        assert difference(lr) / difference(lr / 2) == pytest.approx(4, rel=0.05)
+
+
+def test_the_proximal_step_minimises_the_proximal_objective():
+    """``argmin_w |w - v|^2 / (2 lr) + prox / 2 |w - a|^2``, whose gradient vanishes there."""
+    point, anchor = torch.randn(2, 4, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    plan = constant_plan(torch.ones(4), lr=0.5, prox=7.0)
+    plan = dataclasses.replace(plan, lr=plan.lr.double(), prox=plan.prox.double())
+    rows = {"w": point.clone()}
+    pull("w", anchor, rows, plan)
+    slope = (rows["w"] - point) / plan.lr + plan.prox * (rows["w"] - anchor)
+    torch.testing.assert_close(slope, torch.zeros_like(slope), rtol=0, atol=1e-12)
+
+
+# --- modulators at their limits ----------------------------------------------------------------------------
+
+CONSTANT = [  # parameters at which a modulator leaves a knob to the algorithm, and the algorithm that remains
+    ("prox_by_distance", {"tau": 1e9}, lambda name: algorithm(name)),
+    ("prox_by_inverse_distance", {"eps": 1e9, "ceiling": 1e-9}, lambda name: algorithm(name, prox=0.0)),
+    ("work_by_distance", {"slope": 0.0}, lambda name: algorithm(name)),
+    ("shared_work_by_distance", {"slope": 0.0}, lambda name: algorithm(name)),
+    ("lr_by_distance", {"slope": 0.0}, lambda name: algorithm(name)),
+    ("weight_by_distance", {"slope": 0.0, "offset": 0.0}, lambda name: algorithm(name)),
+    ("mix_by_distance", {"tau": 1e9}, lambda name: algorithm(name, mix=0.0, **fixed(name))),
+]
+
+
+def fixed(name):
+    return {"adaptive": False} if name == "apfl" else {}
+
+
+LIMITS = [
+    pytest.param(name, modulator, params, remains, id=f"{name}+{modulator}")
+    for modulator, params, remains in CONSTANT
+    for name, kind in ALGORITHMS.items()
+    if MODULATORS[modulator].knob in kind.knobs
+]
+
+
+@pytest.mark.parametrize(("name", "modulator", "params", "remains"), LIMITS)
+@pytest.mark.parametrize("weighting", ["samples", "uniform"])
+def test_a_modulator_at_its_limit_is_the_plain_method(
+    name, modulator, params, remains, weighting, federate, run
+):
+    steered = Method(algorithm(name), (build_modulator(modulator, **params),))
+    outcomes = [
+        run(federate(method, weighting=weighting, cohort=0.7)) for method in (steered, Method(remains(name)))
+    ]
+    close(outcomes[0].server, outcomes[1].server)
+    close(outcomes[0].predictors, outcomes[1].predictors)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in METHODS if "+" in name))
+def test_a_modulator_changes_the_result(name, federate, run):
+    plain = METHODS[name.split("+")[0]]
+    outcomes = [run(federate(method)) for method in (plain, METHODS[name])]
+    assert not torch.allclose(outcomes[0].predictors, outcomes[1].predictors, rtol=1e-3, atol=1e-4)
+
+
+# --- the plug-ins themselves -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_functions_of_an_algorithm_leave_the_anchor_alone(name, federate, run):
+    federation = federate(algorithm(name))
+    plan = federation.personaliser.plan(torch.arange(6))
+    anchor = federation.initial_row().expand(6, -1)
+    before = anchor.clone()
+    state = federation.algorithm.new_client(anchor, plan)
+    rows = {**federation.algorithm.begin(anchor, state, plan), "anchor": anchor}
+    for key, matrix in rows.items():
+        if key != "anchor":
+            assert matrix.shape[0] == 6
+            matrix.add_(1)  # a shared memory would show
+    assert torch.equal(anchor, before)
+    assert all(torch.equal(value, before) or value.shape[1] == 1 for value in state.values())
+
+
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_an_algorithm_is_described_and_tunable(name):
+    kind = ALGORITHMS[name]
+    assert kind.__doc__
+    assert "lr" in {item.name for item in dataclasses.fields(kind) if "search" in item.metadata}
+    if name != "local":
+        assert "References:" in (inspect.getmodule(kind).__doc__ or "")
+    knobs = {phase.steps for phase in (*algorithm(name).phases(), algorithm(name).adaptation()) if phase}
+    assert knobs <= kind.knobs
+
+
+@pytest.mark.parametrize("name", sorted(ALGORITHMS))
+def test_all_bad_hyperparameters_come_in_one_message(name):
+    with pytest.raises(ValueError, match=rf"Method '{name}': lr=-1: must be positive; local_steps=0"):
+        ALGORITHMS[name](lr=-1, local_steps=0)
