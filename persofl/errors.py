@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from math import isfinite
 
 
 class PersoflError(ValueError):
@@ -11,11 +12,14 @@ class PersoflError(ValueError):
 
 
 class DivergedError(PersoflError):
-    """A client's loss became NaN or infinite; the state before the round is untouched."""
+    """A client's loss or weights became NaN or infinite; the state before the round is untouched."""
 
     def __init__(self, client: str, round_: int, loss: float, hint: str) -> None:
         self.client, self.round, self.loss = client, round_, loss
-        super().__init__(f"The loss of client {client!r} became {loss} in round {round_}. {hint}")
+        what = f"The loss of client {client!r} became {loss}"
+        if isfinite(loss):  # the last step did it
+            what = f"The weights of client {client!r}, whose loss was {loss:g}, became infinite"
+        super().__init__(f"{what} in round {round_}. {hint}")
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> PersoflError:

@@ -141,7 +141,7 @@ def build_federation(
         oracle=oracle,
         bench=Workbench(data, oracle, config.batch_size, chunk),
         personaliser=Personaliser(
-            data, method.algorithm, method.modulators, method.distance, config.batch_size
+            data, method.algorithm, method.modulators, method.distance, config.batch_size, config.weighting
         ),
         store=ClientStore(len(data)),
         parts=_complete(parts, config),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -88,6 +89,7 @@ class Personaliser:
         modulators: applied in order, on the whole population.
         config: how distances are measured.
         batch_size: turns epochs into steps.
+        weighting: clients weigh by their ``"samples"``, or all the same (``"uniform"``), before a modulator.
     """
 
     def __init__(
@@ -97,9 +99,10 @@ class Personaliser:
         modulators: tuple[Modulator, ...],
         config: DistanceConfig,
         batch_size: int,
+        weighting: str = "samples",
     ) -> None:
         self._data, self._algorithm, self._modulators = data, algorithm, modulators
-        self._config, self._batch_size = config, batch_size
+        self._config, self._batch_size, self._weighting = config, batch_size, weighting
 
     @cached_property
     def distances(self) -> Distances:
@@ -111,6 +114,8 @@ class Personaliser:
     def whole(self) -> Plan:
         """The plan of the whole population."""
         plan = self._algorithm.plan(self._data.count("train"), self._batch_size)
+        if self._weighting == "uniform":
+            plan = dataclasses.replace(plan, weight=torch.ones_like(plan.weight))
         for modulator in self._modulators:
             plan = plan.steer(modulator.knob, modulator(getattr(plan, modulator.knob), self.distances))
         return plan

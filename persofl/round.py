@@ -93,7 +93,13 @@ def train_locally(federation: Federation, cohort: Tensor, rows: Rows, plan: Plan
         stream = Stream(federation.config.seed, round_, phase.name)
         losses = train_phase(federation.bench, phase, cohort, rows, plan, stream)
         trained = getattr(plan, phase.steps).squeeze(1) >= 1
-        broken = (trained & ~losses.isfinite()).nonzero().flatten()
+        sound = losses.isfinite()
+        for (
+            name,
+            matrix,
+        ) in rows.items():  # a loss is that before a step: the last step shows in the weights only
+            sound &= (name == "anchor") | matrix.sum(1).isfinite()
+        broken = (trained & ~sound).nonzero().flatten()
         if len(broken):
             first = int(broken[0])
             raise DivergedError(
@@ -111,6 +117,4 @@ def collect(federation: Federation, cohort: Tensor, rows: Rows, plan: Plan, roun
     delta = federation.algorithm.delta(rows)
     if delta is None:
         return None
-    uniform = federation.config.weighting == "uniform" and "weight" not in plan.steered
-    weights = torch.ones_like(plan.weight) if uniform else plan.weight
-    return Updates(cohort, delta, weights, round_, federation.config.seed)
+    return Updates(cohort, delta, plan.weight, round_, federation.config.seed)

@@ -121,8 +121,10 @@ class Clip(UpdateTransform):
 
 @dataclass(frozen=True)
 class WeightedMean(Aggregator):
-    r"""FedAvg's average, :math:`\sum_k p_k \delta_k / \sum_k p_k`."""
+    r"""FedAvg's average, :math:`\sum_k p_k \delta_k / \sum_k p_k`; no change where no client of the cohort has a weight."""
 
     def __call__(self, updates: Updates) -> Tensor:
         """See :class:`Aggregator`."""
-        return (updates.weights / updates.weights.sum()).mT @ updates.deltas
+        total = updates.weights.sum()
+        shares = updates.weights / torch.where(total > 0, total, 1.0)
+        return shares.mT @ updates.deltas
