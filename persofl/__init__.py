@@ -5,7 +5,7 @@ from .errors import DivergedError, PersoflError
 from .federation import Federation, RoundConfig, RoundParts, build_federation
 from .losses import AbsoluteError, Pinball, SquaredError
 from .method import Method, method_params, parse_method, search_space
-from .models import MODELS, Shape, build_model
+from .models import MLP, MODELS, Shape, build_model
 from .module import FederatedModule
 from .personaliser import DistanceConfig, measure_distances
 from .round import RoundReport, run_round
@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ALGORITHMS",
     "APFL",
+    "MLP",
     "MODELS",
     "AbsoluteError",
     "Algorithm",
