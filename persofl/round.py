@@ -93,12 +93,9 @@ def train_locally(federation: Federation, cohort: Tensor, rows: Rows, plan: Plan
         stream = Stream(federation.config.seed, round_, phase.name)
         losses = train_phase(federation.bench, phase, cohort, rows, plan, stream)
         trained = getattr(plan, phase.steps).squeeze(1) >= 1
-        sound = losses.isfinite()
-        for (
-            name,
-            matrix,
-        ) in rows.items():  # a loss is that before a step: the last step shows in the weights only
-            sound &= (name == "anchor") | matrix.sum(1).isfinite()
+        # A loss is the one before a step: what the last step did shows in the weights only.
+        sums = [matrix.sum(1) for name, matrix in rows.items() if name != "anchor"]
+        sound = torch.stack([losses, *sums]).isfinite().all(0)
         broken = (trained & ~sound).nonzero().flatten()
         if len(broken):
             first = int(broken[0])
