@@ -7,7 +7,8 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -15,7 +16,7 @@ from typing import Protocol
 
 from .errors import StoppedError, WorkerError
 from .events import Done, Emit, Event, Execute, Failed, Job
-from .signals import check_stop, stop_on_signals
+from .signals import check_stop, hear_interrupts, stop_on_signals
 
 GRACE = 10.0
 NextJob = Callable[[], Job | None]
@@ -144,15 +145,29 @@ def _start(execute: Execute, prepare: Callable[[], None] | None) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, execute, prepare, os.getpid()), daemon=True)
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    process.start()
-    if before is None:
-        del os.environ["OMP_NUM_THREADS"]
-    else:
-        os.environ["OMP_NUM_THREADS"] = before
+    with _inherited():
+        process.start()
     theirs.close()
     return _Worker(process, ours)
+
+
+@contextmanager
+def _inherited() -> Iterator[None]:
+    """What a child has from its first instruction: one thread, and no ear for the terminal's Ctrl-C.
+
+    Its parent hears that and tells it; a child that hears it too would print a traceback while it still imports.
+    """
+    threads = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    heard = hear_interrupts(on=False)
+    try:
+        yield
+    finally:
+        hear_interrupts(on=True, handler=heard)
+        if threads is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = threads
 
 
 def _serve(pipe: Connection, execute: Execute, prepare: Callable[[], None] | None, parent: int) -> None:
@@ -165,7 +180,7 @@ def _serve(pipe: Connection, execute: Execute, prepare: Callable[[], None] | Non
             while True:
                 job: Job = pipe.recv()
                 pipe.send(_attempt(execute, job, pipe.send))
-        except (EOFError, BrokenPipeError, StoppedError):
+        except (EOFError, OSError, StoppedError):
             return
 
 

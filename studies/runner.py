@@ -143,21 +143,33 @@ class Runner:
         return job
 
     def _end(self, done: Done) -> None:
-        """File a result: a trial with the search, a final seed's scores with MLflow."""
-        job = self.jobs.pop(done.key)
+        """File a result, in an order that loses nothing when this process dies in between.
+
+        The run's metrics and tables first, then a trial into the search, which is what counts as done; last the run's
+        status, which the next session sets if this one cannot.
+        """
+        job = self.jobs[done.key]
         state = self.states[job.method.label]
+        self._log_result(done)
         if job.kind == "trial":
             self._store_trial(state, job, done)
-        elif done.table is not None:
-            self.session.store.table(self.runs[done.key], "clients.csv", done.table)
-            means = done.table.mean(numeric_only=True).items()
-            rows = [(f"test/{name}", float(mean), 0) for name, mean in means if math.isfinite(mean)]
-            self.buffer.setdefault(done.key, []).extend(rows)
-        self._end_run(done)
+        diverged = done.state == "diverged"
+        self.session.store.end(self.runs[done.key], "FAILED" if diverged else "FINISHED", done.reason)
+        del self.jobs[done.key]
         state.running -= 1
         self.view.finished(job, done, state.best)
         if not (state.trials_left or state.seeds or state.running):
             self._close_method(state, "FINISHED", "")
+
+    def _log_result(self, done: Done) -> None:
+        store, run = self.session.store, self.runs[done.key]
+        rows = [*self.buffer.pop(done.key, []), ("seconds", done.seconds, 0)]
+        if done.table is not None:
+            store.table(run, "clients.csv", done.table)
+            means = done.table.mean(numeric_only=True).items()
+            rows += [(f"test/{name}", float(mean), 0) for name, mean in means if math.isfinite(mean)]
+        store.metrics(run, rows)
+        store.set_tag(run, "persofl.state", done.state)
 
     def _close_method(self, state: MethodState, status: str, reason: str) -> None:
         if not state.closed:
@@ -169,14 +181,6 @@ class Runner:
         self.session.trials.add(job.method.label, frozen(outcome, state.space))
         state.history = self.session.trials.history(job.method.label)
         state.trial_runs = False
-
-    def _end_run(self, done: Done) -> None:
-        """Close the run. One that diverged is FAILED in MLflow, with the reason, though the study goes on."""
-        store, run = self.session.store, self.runs[done.key]
-        rows = self.buffer.pop(done.key, [])
-        store.metrics(run, [*rows, ("seconds", done.seconds, 0)])
-        store.set_tag(run, "persofl.state", done.state)
-        store.end(run, "FAILED" if done.state == "diverged" else "FINISHED", done.reason)
 
     def _fail(self, failed: Failed) -> None:
         self.flush()
@@ -199,8 +203,11 @@ def method_states(session: Session, population: Population) -> dict[str, MethodS
         seeds = [seed for seed in session.config.seeds if not _over(session, method.label, seed)]
         state = MethodState(method, space, "", trials, history, seeds)
         known = session.runs.get(("method", method.label, method.label))
-        state.closed = known is not None and not (state.trials_left or seeds)
-        state.run = known.id if state.closed and known else start_method(session, method, population)
+        state.run = start_method(session, method, population)
+        if known is not None and not (state.trials_left or seeds):
+            state.failed = known.tags.get("persofl.reason", "") if known.status == "FAILED" else ""
+            session.store.end(state.run, "FAILED" if state.failed else "FINISHED")
+            state.closed = True
         states[method.label] = state
     return states
 

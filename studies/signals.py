@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from .errors import StoppedError
 
@@ -43,6 +44,13 @@ def stop_on_signals(*, interrupt: bool = True) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         _received.clear()
+
+
+def hear_interrupts(*, on: bool, handler: Any = None) -> Any:
+    """Ignore SIGINT, or give it back its ``handler``; returns the handler before. Main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.signal(signal.SIGINT, handler if on else signal.SIG_IGN)
 
 
 def _note(number: int, frame: FrameType | None) -> None:
