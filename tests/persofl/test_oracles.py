@@ -8,7 +8,7 @@ from torch import nn
 
 from persofl.errors import PersoflError
 from persofl.losses import Pinball, SquaredError, build_loss
-from persofl.models import MODELS, Linear, Shape, build_model
+from persofl.models import MODELS, InstanceNormalised, Linear, Shape, build_model
 from persofl.oracles import Batch, build_oracle
 
 SMALL = {
@@ -66,14 +66,16 @@ def rows_for(oracle, clients, seed=0):
     lookback=st.integers(9, 14),
     horizon=st.integers(1, 4),
     channels=st.integers(1, 3),
-    instance_norm=st.booleans(),
+    norm=st.sampled_from(["none", "plain", "affine"]),
     quantiles=st.booleans(),
 )
 @pytest.mark.parametrize("name", sorted(MODELS))
-def test_oracles_agree(name, clients, batch, lookback, horizon, channels, instance_norm, quantiles):
+def test_oracles_agree(name, clients, batch, lookback, horizon, channels, norm, quantiles):
     loss = Pinball((0.1, 0.5, 0.9)) if quantiles else SquaredError()
     shape = Shape(lookback, horizon, channels, loss.outputs)
-    module = build_model(name, shape, instance_norm=instance_norm, **SMALL.get(name, {})).double()
+    module = build_model(name, shape, **SMALL.get(name, {})).double()
+    if norm != "none":
+        module = InstanceNormalised(module, channels, affine=norm == "affine").double()
     data = problem(shape, clients, batch)
     oracles = {
         kind: build_oracle(module, loss, (data.x[0], data.y[0]), kind) for kind in ("loop", "vmap", "batched")
