@@ -8,6 +8,7 @@ from torch import nn
 
 from persofl import MODELS, Shape, build_model
 from persofl.layout import Layout, changing_buffers
+from persofl.models import InstanceNormalised
 
 
 class Net(nn.Module):
@@ -97,8 +98,7 @@ def test_masks_partition_the_columns():
 
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_every_model_has_a_head_and_its_normalisation(name):
-    module = build_model(name, Shape(8, 3, 2), instance_norm=True)
-    layout = Layout.of(module)
+    layout = Layout.of(InstanceNormalised(build_model(name, Shape(8, 3, 2)), 2, affine=True))
     assert 0 < layout.head_mask().sum() <= layout.size - layout.normalisation_mask().sum()
     assert layout.normalisation_mask().sum() == 4  # a gain and a shift per channel
 
