@@ -39,7 +39,7 @@ class BatchedOracle(Oracle):
     def descend(self, rows: Tensor, batch: Batch, lr: Tensor) -> Tensor:
         """See :meth:`Oracle.descend`; weights are updated by the matrix product that makes their gradient."""
         if self._uses_weights_once is None:
-            self._uses_weights_once = self._count_uses(rows, batch) <= 1
+            self._uses_weights_once = self._each_weight_once(rows, batch)
         if not self._uses_weights_once:  # one used twice must not change in between
             return super().descend(rows, batch, lr)
         sinks = {name: Sink(view.data, lr) for name, view in self.layout.views(rows).items()}
@@ -49,12 +49,15 @@ class BatchedOracle(Oracle):
                 sink.view.addcmul_(part, lr.view(-1, *[1] * (part.dim() - 1)), value=-1)
         return losses
 
-    def _count_uses(self, rows: Tensor, batch: Batch) -> int:
-        """How often a forward pass uses the weight that it uses most."""
+    def _each_weight_once(self, rows: Tensor, batch: Batch) -> bool:
+        """Whether a layer that fills sinks is the only one to use its weight, and does so once."""
         scratch = rows[:1].clone()
         sinks = {name: Sink(view) for name, view in self.layout.views(scratch).items()}
-        self._backward(rows[:1], Batch(batch.x[:1], batch.y[:1]), sinks)
-        return max(sink.uses for sink in sinks.values())
+        _, parts = self._backward(rows[:1], Batch(batch.x[:1], batch.y[:1]), sinks)
+        return all(
+            sink.uses <= 1 and (part is None or not sink.filled)
+            for sink, part in zip(sinks.values(), parts, strict=True)
+        )
 
     def _backward(
         self, rows: Tensor, batch: Batch, sinks: dict[str, Sink]
