@@ -40,7 +40,7 @@ def client_rows(federation: Federation, server: Tensor, clients: Tensor, round_:
     return algorithm.predictor(anchor, state, plan)
 
 
-def buckets(counts: Tensor, most: int = WINDOWS_AT_ONCE) -> list[Tensor]:
+def buckets(counts: Tensor, most: int) -> list[Tensor]:
     """Group clients of like size so that little of a padded block is padding.
 
     Args:
@@ -70,16 +70,14 @@ def evaluate_clients(federation: Federation, rows: Tensor, clients: Tensor, span
         span: ``"validation"`` or ``"test"``.
     """
     counts = federation.data.count(span)[clients]
-    parts = [
-        _evaluate_block(federation, rows, clients, block, span) for block in _blocks(len(clients), counts)
-    ]
+    parts = [_evaluate_block(federation, rows, clients, block, span) for block in _blocks(counts)]
     places, sums = zip(*parts, strict=True) if parts else ((), ())
     return ErrorSums.scatter(list(places), list(sums), len(clients))
 
 
-def _blocks(clients: int, counts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _blocks(counts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Blocks of places and ranks ``(places, width)``; large clients are cut into several blocks."""
-    for places in buckets(counts):
+    for places in buckets(counts, WINDOWS_AT_ONCE):
         width = max(1, WINDOWS_AT_ONCE // len(places))
         for ranks in torch.arange(int(counts[places].max())).split(width):
             yield places, ranks
