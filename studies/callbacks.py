@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,27 +12,48 @@ from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm, TQDMProgres
 from .errors import StudyError
 from .events import Emit, Logged
 from .search import Pruner
-from .signals import check_stop
+from .signals import check_stop, stop_requested
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Where a run keeps its state, and every how many rounds."""
+
+    file: Path
+    every: int
 
 
 class Reporter(pl.Callback):
-    """Emits each round's metrics, prunes a trial, and ends the run when asked to stop.
+    """Emits each round's metrics, prunes a trial, keeps the state, and ends the run when asked to stop.
+
+    Lightning's own ``ModelCheckpoint`` saves a round before its validation, which a resumed run then leaves out; this
+    saves when all of a round is done.
 
     Args:
         key: the job's key.
         objective: the logged metric that is minimised.
         emit: takes the rounds' metrics.
         pruner: says whether to go on; ``None`` for a final seed.
+        keep: where the state is kept; ``None`` for a trial, which starts again.
 
     Attributes:
         curve: round -> objective on the validation span; kept in checkpoints.
         pruned_at: the round after which the trial was given up, or ``None``.
     """
 
-    def __init__(self, key: str, objective: str, emit: Emit, pruner: Pruner | None = None) -> None:
-        self.key, self.objective, self.emit, self.pruner = key, objective, emit, pruner
+    def __init__(
+        self,
+        key: str,
+        objective: str,
+        emit: Emit,
+        pruner: Pruner | None = None,
+        keep: Keep | None = None,
+    ) -> None:
+        self.key, self.objective, self.emit = key, objective, emit
+        self.pruner, self.keep = pruner, keep
         self.curve: dict[int, float] = {}
         self.pruned_at: int | None = None
+        self._stopping = False
 
     @property
     def reason(self) -> str:
@@ -39,10 +62,21 @@ class Reporter(pl.Callback):
             return ""
         return f"pruned in round {self.pruned_at}: worse than the median of the finished trials"
 
+    def on_train_start(self, trainer: pl.Trainer, *_: object) -> None:
+        """Report again what a killed session may not have got to write."""
+        for round_, value in self.curve.items():
+            self.emit(Logged(self.key, round_, {self.objective: value}))
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
+        """End here if someone asked to stop before the last round was over, and its state so was kept."""
+        if self._stopping:
+            check_stop()
+
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
         """Report the round's training metrics."""
-        check_stop()
         self.emit(Logged(self.key, trainer.global_step, _metrics(trainer, "train/")))
+        if trainer.global_step % int(trainer.val_check_batch or 1) != 0:
+            self._round_over(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, *_: object) -> None:
         """Report the validation metrics; give the trial up if it is a hopeless one."""
@@ -55,6 +89,15 @@ class Reporter(pl.Callback):
         early = round_ < trainer.max_steps
         if early and self.pruner is not None and self.pruner.prunes(round_, self.curve[round_]):
             self.pruned_at, trainer.should_stop = round_, True
+        self._round_over(trainer)
+
+    def _round_over(self, trainer: pl.Trainer) -> None:
+        round_ = trainer.global_step
+        self._stopping = stop_requested() is not None
+        if self.keep is None:
+            return
+        if self._stopping or round_ % self.keep.every == 0 or round_ == trainer.max_steps:
+            trainer.save_checkpoint(self.keep.file)
 
     def state_dict(self) -> dict[str, Any]:
         """The curve so far."""
@@ -77,6 +120,13 @@ class RoundBar(TQDMProgressBar):
         """Start the bar."""
         super().on_train_epoch_start(trainer)
         self.train_progress_bar.set_description("Round")
+
+    def init_train_tqdm(self) -> Tqdm:
+        """A bar that knows its end from the start, which a resumed run's would not."""
+        bar = super().init_train_tqdm()
+        bar.total = self.total_train_batches
+        bar.set_description("Round")
+        return bar
 
     def init_validation_tqdm(self) -> Tqdm:
         """No bar."""

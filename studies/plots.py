@@ -34,10 +34,10 @@ def write_plots(results: Results, folder: Path) -> list[Path]:
 def clients_plot(results: Results, axes: Axes) -> None:
     """Share of clients whose error is at most x, a line per method; each client's mean over seeds."""
     metric = results.metric
-    for place, (method, rows) in enumerate(results.scores.groupby("method", sort=False)):
+    for method, rows in results.scores.groupby("method", sort=False):
         errors = np.sort(rows.groupby("client")[metric].mean().dropna().to_numpy())
         share = np.arange(1, len(errors) + 1) / len(errors)
-        axes.step(errors, share, where="post", label=str(method), **_style(place))
+        axes.step(errors, share, where="post", label=str(method), **_style(results, str(method)))
     axes.set_xlabel(f"{metric} of a client on the test span ({_unit(results)})")
     axes.set_ylabel("share of clients with at most this error")
     axes.set_title(f"{results.study}: errors of the {results.facts['clients']} clients")
@@ -46,9 +46,9 @@ def clients_plot(results: Results, axes: Axes) -> None:
 
 def curves_plot(results: Results, axes: Axes) -> None:
     """The objective on the validation span by round, mean over seeds with their range."""
-    for place, method in enumerate(m for m in results.methods if m.curves):
+    for method in (m for m in results.methods if m.curves):
         table = pd.DataFrame({seed: dict(curve) for seed, curve in method.curves.items()}).sort_index()
-        style = _style(place)
+        style = _style(results, method.label)
         axes.plot(table.index, table.mean(axis=1), label=method.label, **style)
         axes.fill_between(table.index, table.min(axis=1), table.max(axis=1), alpha=0.15, color=style["color"])
     axes.set_xlabel("round")
@@ -62,9 +62,9 @@ def distance_plot(results: Results, axes: Axes) -> None:
     wide = results.scores.groupby(["method", "client"])[results.metric].mean().unstack(0)
     distance = results.scores.dropna(subset=["distance"]).groupby("client")["distance"].first()
     methods = [m.label for m in results.methods if m.label in wide and m.label != "local"]
-    for place, method in enumerate(methods):
+    for method in methods:
         gain = (wide["local"] - wide[method]).reindex(distance.index)
-        axes.scatter(distance, gain, s=14, alpha=0.7, label=method, color=_style(place)["color"])
+        axes.scatter(distance, gain, s=14, alpha=0.7, label=method, color=_style(results, method)["color"])
     axes.axhline(0, color="#444444", linewidth=0.8)
     axes.set_xlabel("calibrated distance to the population, in medians of all clients (no unit)")
     axes.set_ylabel(f"gain over local: {results.metric}(local) - {results.metric}(method) ({_unit(results)})")
@@ -91,7 +91,9 @@ def _with_distance(results: Results) -> bool:
     return bool(known) and "local" in set(scores["method"])
 
 
-def _style(place: int) -> dict[str, Any]:
+def _style(results: Results, method: str) -> dict[str, Any]:
+    """Colour and dashes of a method, the same in every plot of a study."""
+    place = [m.label for m in results.methods].index(method)
     return {"color": COLOURS[place % len(COLOURS)], "linestyle": DASHES[place // len(COLOURS) % len(DASHES)]}
 
 

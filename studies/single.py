@@ -19,7 +19,7 @@ from .schema import plain
 from .session import CUT_OFF, checkpoint_folder, flat
 from .signals import stop_on_signals
 from .tracking import Store, open_store
-from .training import LAST, build_module, load_windows, make_trainer, quiet, resume_from
+from .training import LAST, build_module, keep_in, load_windows, make_trainer, quiet, resume_from
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,10 +68,10 @@ def _fit(module: FederatedModule, config: StudyConfig, store: Store, run: str, f
     from .callbacks import Reporter, RoundBar
 
     logger = MLFlowLogger(config.name, tracking_uri=store.uri, run_id=run)
-    watch = Reporter("train", config.objective, lambda event: None)
+    watch = Reporter("train", config.objective, lambda event: None, keep=keep_in(folder, config))
     options: dict[str, Any] = {"logger": logger, "enable_progress_bar": True}
     with quiet():
-        trainer = make_trainer(config, [watch, RoundBar()], folder, **options)
+        trainer = make_trainer(config, [watch, RoundBar()], **options)
         trainer.fit(module, ckpt_path=resume_from(str(folder)))
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from persofl import FederatedModule, Method
     from personalization import Distances
 
+    from .callbacks import Keep
+
 LAST = "last.ckpt"
 
 
@@ -116,9 +118,10 @@ def run_job(job: Job, emit: Emit) -> Done:
         load_windows(config.data), config, make_method(job.method, config, job.params), job.seed
     )
     pruner = Pruner.of(job.history, config.search, config.training.rounds) if job.kind == "trial" else None
-    watch = Reporter(job.key, config.objective, emit, pruner)
+    keep = keep_in(Path(job.checkpoint), config) if job.checkpoint else None
+    watch = Reporter(job.key, config.objective, emit, pruner, keep)
     with quiet():
-        trainer = make_trainer(config, [watch], Path(job.checkpoint) if job.checkpoint else None)
+        trainer = make_trainer(config, [watch])
         try:
             trainer.fit(module, ckpt_path=resume_from(job.checkpoint))
         except DivergedError as error:
@@ -134,31 +137,24 @@ def resume_from(folder: str) -> str | None:
     return str(path) if folder and path.is_file() else None
 
 
-def make_trainer(
-    config: StudyConfig, callbacks: list[pl.Callback], checkpoint: Path | None, **options: Any
-) -> pl.Trainer:
+def keep_in(folder: Path, config: StudyConfig) -> Keep:
+    """Keep a run's state in ``folder``, ten times in a run and at least every 50 rounds."""
+    from .callbacks import Keep
+
+    return Keep(folder / LAST, max(1, min(50, config.training.rounds // 10)))
+
+
+def make_trainer(config: StudyConfig, callbacks: list[pl.Callback], **options: Any) -> pl.Trainer:
     """A trainer whose steps are rounds; silent unless ``options`` say otherwise.
 
     Args:
         config: the study; gives the rounds and how often to look at the validation span.
         callbacks: called each round.
-        checkpoint: folder that keeps the state of the last rounds; none for no checkpoints.
         options: further arguments of ``Trainer``.
     """
     import pytorch_lightning as pl
-    from pytorch_lightning.callbacks import ModelCheckpoint
 
     rounds = config.training.rounds
-    if checkpoint is not None:
-        every = max(1, rounds // 10)
-        keep = ModelCheckpoint(
-            dirpath=checkpoint,
-            filename="last",
-            every_n_train_steps=every,
-            save_top_k=1,
-            enable_version_counter=False,
-        )
-        callbacks = [*callbacks, keep]
     defaults: dict[str, Any] = {
         "accelerator": "cpu",
         "devices": 1,
@@ -168,7 +164,7 @@ def make_trainer(
         "check_val_every_n_epoch": None,
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 1,
-        "enable_checkpointing": checkpoint is not None,
+        "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "logger": False,

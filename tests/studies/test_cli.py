@@ -223,3 +223,45 @@ def test_the_ui_answers(folder):
 
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(20)
+
+
+@pytest.mark.parametrize("round_", [1, 5, 6])
+def test_a_run_asked_to_stop_keeps_its_last_round_and_goes_on_from_it_bit_by_bit(
+    folder, tmp_path, monkeypatch, round_
+):
+    from studies import callbacks, signals
+
+    config = tmp_path / "train.yaml"
+    config.write_text(yaml.safe_dump({key: SMALL[key] for key in ("data", "model", "training")}))
+    words = [
+        "train",
+        "--config",
+        config,
+        "--method",
+        "ditto",
+        "--training.rounds",
+        9,
+        "--tracking.dir",
+        folder,
+    ]
+    assert call(*words, "--name", "whole") == 0
+    over = callbacks.Reporter._round_over
+
+    def stop_in_that_round(self, trainer):
+        if trainer.global_step == round_:
+            signals._received.append(15)
+        over(self, trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.Reporter, "_round_over", stop_in_that_round)
+        assert call(*words) == 130
+    store = open_store(folder)
+    (run,) = store.runs(store.experiment("train"))
+    assert (run.status, run.tags["persofl.reason"]) == ("KILLED", "stopped by a signal")
+    assert call(*words, "--resume") == 0
+    (run,) = store.runs(store.experiment("train"))
+    (whole,) = store.runs(store.experiment("whole"))
+    assert run.status == "FINISHED"
+    for metric in ("train/loss", "validation/nmae"):
+        assert store.curve(run.id, metric) == store.curve(whole.id, metric)
+    assert store.read_table(run.id, "clients.csv").equals(store.read_table(whole.id, "clients.csv"))
