@@ -67,7 +67,7 @@ class FederatedModule(pl.LightningModule):
         self.server = nn.Parameter(federation.initial_row())
         self.last_round: RoundReport | None = None
         self.metrics_of: dict[str, dict[str, Tensor]] = {}
-        self._parts: tuple[list[Tensor], list[ErrorSums]] = ([], [])
+        self._parts: list[tuple[Tensor, ErrorSums]] = []
 
     federation: Federation
 
@@ -82,11 +82,14 @@ class FederatedModule(pl.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One round."""
         optimizer = cast(Any, self.optimizers())
+        first = self.federation.oracle.layout.trainable  # from here on statistics: no gradients, but means
 
         def apply(aggregate: Tensor) -> None:
+            averaged = self.server.detach()[:, first:] - aggregate[:, first:]
             self.server.grad = aggregate
             optimizer.step()
             self.server.grad = None
+            self.server.detach()[:, first:] = averaged
 
         self.metrics_of.clear()
         self.last_round = run_round(self.federation, self.server.detach(), self.global_step, apply)
@@ -106,34 +109,45 @@ class FederatedModule(pl.LightningModule):
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """Evaluate a group of clients on their validation spans."""
-        self._evaluate_group(batch, "validation")
+        self._parts.append(self._evaluate_group(batch, "validation"))
 
     def test_step(self, batch: Tensor, batch_idx: int) -> None:
         """Evaluate a group of clients on their test spans."""
-        self._evaluate_group(batch, "test")
+        self._parts.append(self._evaluate_group(batch, "test"))
 
-    def _evaluate_group(self, clients: Tensor, span: str) -> None:
+    def _evaluate_group(self, clients: Tensor, span: str) -> tuple[Tensor, ErrorSums]:
         # Lightning evaluates in inference mode, whose tensors cannot be trained on; an adaptation has to.
         with torch.inference_mode(False), torch.no_grad():
             clients = clients.clone()
             rows = client_rows(self.federation, self.server.detach(), clients, self.global_step)
-            self._parts[0].append(clients)
-            self._parts[1].append(evaluate_clients(self.federation, rows, clients, span))
+            return clients, evaluate_clients(self.federation, rows, clients, span)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget what an interrupted evaluation left."""
+        self._parts = []
+
+    def on_test_epoch_start(self) -> None:
+        """Forget what an interrupted evaluation left."""
+        self._parts = []
 
     def on_validation_epoch_end(self) -> None:
         """Log the population's validation errors."""
-        self._finish("validation")
+        self._log_summary("validation")
 
     def on_test_epoch_end(self) -> None:
         """Log the population's test errors."""
-        self._finish("test")
+        self._log_summary("test")
 
-    def _finish(self, span: str) -> None:
-        sums = ErrorSums.scatter(*self._parts, len(self.federation.data))
-        self._parts = ([], [])
-        self.metrics_of[span] = population_metrics(self.federation, sums)
+    def _log_summary(self, span: str) -> None:
+        self._judge(span, self._parts)
         for name, value in flat_summary(self.metrics_of[span]).items():
             self.log(f"{span}/{name}", value, prog_bar=name == "nmae", batch_size=1)
+
+    def _judge(self, span: str, parts: list[tuple[Tensor, ErrorSums]]) -> None:
+        """Make the population's metrics of its groups' sums."""
+        clients, sums = [own for own, _ in parts], [part for _, part in parts]
+        whole = ErrorSums.scatter(clients, sums, len(self.federation.data))
+        self.metrics_of[span] = population_metrics(self.federation, whole)
 
     def client_table(self, span: str = "test") -> pd.DataFrame:
         """Every client's errors, evaluating now if the span was not evaluated yet.
@@ -146,10 +160,7 @@ class FederatedModule(pl.LightningModule):
             (relative, 1 is the typical client) where the method measured one.
         """
         if span not in self.metrics_of:
-            for clients in self._client_groups():
-                self._evaluate_group(clients, span)
-            sums = ErrorSums.scatter(*self._parts, len(self.federation.data))
-            self._parts, self.metrics_of[span] = ([], []), population_metrics(self.federation, sums)
+            self._judge(span, [self._evaluate_group(clients, span) for clients in self._client_groups()])
         columns = {name: values.numpy() for name, values in self.metrics_of[span].items()}
         if self.federation.method.modulators:
             columns["distance"] = self.federation.personaliser.distances.relative.numpy()
@@ -190,12 +201,21 @@ class FederatedModule(pl.LightningModule):
         """Restore the clients' states.
 
         Raises:
-            PersoflError: the checkpoint is of another method or population.
+            PersoflError: the checkpoint is of another method, model or population, or of no federation.
         """
-        saved, ours = checkpoint["method"], self.federation.method
-        if saved["name"] != ours.name:
-            raise PersoflError(f"The checkpoint is of method {saved['name']!r}, this run of {ours.name!r}.")
+        if not {"clients", "method"} <= checkpoint.keys():
+            raise PersoflError("This is no checkpoint of a federation: it holds no clients.")
+        saved, ours = checkpoint["method"]["name"], self.federation.method.name
+        if saved != ours:
+            raise PersoflError(f"The checkpoint is of method {saved!r}, this run of {ours!r}.")
+        columns = checkpoint["state_dict"]["server"].shape[1]
+        if columns != self.server.shape[1]:
+            raise PersoflError(
+                f"The checkpoint's model has {columns} parameters, this run's {self.server.shape[1]}. Build the model that "
+                "it was trained with."
+            )
         self.federation.store.load_state_dict(checkpoint["clients"])
+        self.metrics_of.clear()
 
 
 def flat_summary(metrics: dict[str, Tensor]) -> dict[str, float]:
