@@ -1,15 +1,26 @@
 """Small populations of unequal clients, and rounds run without Lightning."""
 
 import dataclasses
+import logging
 
 import numpy as np
 import pandas as pd
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
 from data_loaders import SimulatedHouseholds, WindowSpec, make_windows, series_from_table
-from persofl import Method, RoundConfig, Shape, build_federation, build_model, run_round
+from persofl import (
+    FederatedModule,
+    Method,
+    RoundConfig,
+    Shape,
+    build_federation,
+    build_model,
+    parse_method,
+    run_round,
+)
 from persofl.evaluation import client_rows
 from personalization import Distances
 
@@ -74,6 +85,20 @@ def distances():
     return Distances(
         relative, ones, ones, ones, ones, torch.tensor([9, 5, 30, 12, 20, 7]), relative, relative
     )
+
+
+@pytest.fixture(scope="session")
+def unequal():
+    """Columns of a plan: a value of its own for every one of six clients and every knob."""
+    knobs = {
+        "lr": [0.05, 0.2, 0.1, 0.15, 0.02, 0.08],
+        "local_steps": [3, 1, 4, 2, 5, 2],
+        "personal_steps": [2, 4, 1, 0, 3, 5],
+        "prox": [0.0, 0.5, 2.0, 5.0, 30.0, 1.0],
+        "mix": [0.0, 0.2, 0.5, 0.7, 0.9, 1.0],
+        "weight": [1.0, 5.0, 0.5, 2.0, 3.0, 1.5],
+    }
+    return {knob: torch.tensor(values).float().unsqueeze(1) for knob, values in knobs.items()}
 
 
 class FixedPlan:
@@ -142,3 +167,38 @@ def run():
         return Outcome(servers, federation.store.state_dict(), losses, predictors)
 
     return rounds
+
+
+@pytest.fixture(scope="session")
+def trainer():
+    """A quiet trainer of so many rounds; with callbacks it may write checkpoints."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+
+    def build(rounds, **options):
+        quiet = {
+            "logger": False,
+            "enable_checkpointing": "callbacks" in options,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "accelerator": "cpu",
+        }
+        return pl.Trainer(**{"max_steps": rounds, **quiet, **options})
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def module(population, distances):
+    """Build a module; a method by name takes three local steps."""
+
+    def build(method="fedavg", data=population, model=None, loss="mse", **config):
+        if isinstance(method, str):
+            method = parse_method(method, {"local_steps": 3})
+        model = build_model("mlp", Shape(24, 6), hidden=(8,)) if model is None else model
+        config = RoundConfig(**{"batch_size": 8, "seed": 2, "cohort": 0.7, **config})
+        built = FederatedModule(data, model, method, loss=loss, config=config)
+        if len(data) == len(distances):
+            built.federation.personaliser.__dict__["distances"] = distances
+        return built
+
+    return build
