@@ -25,6 +25,9 @@ def client_rows(federation: Federation, server: Tensor, clients: Tensor, round_:
         server: the server's row ``(1, parameters)``.
         clients: ``(clients,)`` indices.
         round_: names the batches of an adaptation.
+
+    Raises:
+        DivergedError: a client's adaptation is not finite; it would otherwise drop out of the means unseen.
     """
     algorithm = federation.algorithm
     plan = federation.personaliser.plan(clients)

@@ -139,7 +139,7 @@ def build_federation(
         names=names,
         method=method,
         oracle=oracle,
-        bench=Workbench(data, oracle, config.batch_size, chunk),
+        bench=Workbench(data, oracle, config.batch_size, chunk, names),
         personaliser=Personaliser(
             data, method.algorithm, method.modulators, method.distance, config.batch_size, config.weighting
         ),

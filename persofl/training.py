@@ -10,6 +10,7 @@ from torch import Tensor
 from .algorithms import Phase, Rows
 from .data import ClientData, Stream, batch_at
 from .draw import integer_seed
+from .errors import DivergedError
 from .oracles import Oracle
 from .plan import Plan
 
@@ -23,12 +24,14 @@ class Workbench:
         oracle: losses and gradients.
         batch_size: examples a step.
         chunk: clients trained at once; about what fits the processor's cache.
+        names: of the clients, for error messages.
     """
 
     data: ClientData
     oracle: Oracle
     batch_size: int
     chunk: int
+    names: tuple[str, ...]
 
 
 def train_phase(
@@ -49,6 +52,9 @@ def train_phase(
 
     Returns:
         Mean training loss of each client over its steps, ``(cohort,)``; NaN for clients without a step.
+
+    Raises:
+        DivergedError: names the first client whose loss or weights are not finite.
     """
     steps = getattr(plan, phase.steps).squeeze(1).to(torch.int64)
     order = torch.argsort(steps, descending=True, stable=True)
@@ -63,7 +69,21 @@ def train_phase(
             for name, matrix in part.items():
                 if name != "anchor":
                     rows[name][chunk] = matrix
+    _refuse_broken(bench, phase, clients, rows, plan, stream.round, losses)
     return losses
+
+
+def _refuse_broken(
+    bench: Workbench, phase: Phase, clients: Tensor, rows: Rows, plan: Plan, round_: int, losses: Tensor
+) -> None:
+    """Raise for the first client that trained into NaN or infinity."""
+    # A loss is the one before a step: what the last step did shows in the weights only.
+    sums = [matrix.sum(1) for name, matrix in rows.items() if name != "anchor"]
+    broken = (getattr(plan, phase.steps).squeeze(1) >= 1) & ~torch.stack([losses, *sums]).isfinite().all(0)
+    if broken.any():
+        first = int(broken.nonzero()[0])
+        hint = f"Phase {phase.name!r}, lr={float(plan.lr[first]):g}: lower the learning rate. The state before is kept."
+        raise DivergedError(bench.names[int(clients[first])], round_, float(losses[first]), hint)
 
 
 def _take(matrix: Tensor, chunk: slice | Tensor) -> Tensor:

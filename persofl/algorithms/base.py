@@ -99,7 +99,7 @@ class Algorithm(ABC):
         if self.local_epochs is None:
             return plan
         steps = (counts * self.local_epochs / batch_size).ceil().clamp(min=1).to(torch.float32).unsqueeze(1)
-        return dataclasses.replace(plan, local_steps=steps, personal_steps=steps)
+        return dataclasses.replace(plan, local_steps=steps)
 
     def new_client(self, anchor: Tensor, plan: Plan) -> Rows:
         """State of clients that take part for the first time; anchor ``(clients, parameters)``."""

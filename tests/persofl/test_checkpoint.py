@@ -23,6 +23,7 @@ from persofl import (
     DivergedError,
     FedAdam,
     FedAvg,
+    FineTune,
     Local,
     PersoflError,
     Shape,
@@ -269,7 +270,17 @@ def test_weights_that_end_infinite_after_a_finite_loss_are_refused(method, modul
     """One step of an endless rate: the loss before it is fine."""
     built = module(method(lr=math.inf, local_steps=1))
     before = built.server.detach().clone()
-    with pytest.raises(DivergedError, match=r"weights of client 'house0000\d', whose loss was .*lower lr"):
+    with pytest.raises(
+        DivergedError, match=r"weights of client 'house0000\d', whose loss was .*lower the learning rate"
+    ):
         trainer(1).fit(built)
     assert torch.equal(built.server, before)
     assert not built.federation.store.seen.any()
+
+
+def test_a_client_whose_finetuning_diverges_does_not_drop_out_of_the_mean_unseen(module, trainer):
+    built = module(FineTune(local_steps=2, personal_lr=1e30, personal_steps=3))
+    with pytest.raises(DivergedError, match=r"house0000\d.* in round 0\. Phase 'finetune', lr=0.1: lower"):
+        built.client_table("test")
+    with pytest.raises(DivergedError):
+        trainer(1).validate(built, verbose=False)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from persofl import ALGORITHMS, Ditto, FedAvg
+from persofl import ALGORITHMS, Ditto, FedAvg, FineTune
 from persofl.algorithms import Phase
 from persofl.algorithms.base import shared_step
 from persofl.data import Stream, batch_at, example_of
@@ -73,6 +73,13 @@ def test_epochs_are_passes_over_the_own_data(epochs, batch_size, federate, popul
         max(1, math.ceil(epochs * int(count) / batch_size - 1e-6)) for count in population.count("train")
     ]
     assert count_steps(federation, torch.arange(6), 2)[1].tolist() == expected
+
+
+@pytest.mark.parametrize("kind", [Ditto, FineTune])
+def test_epochs_replace_the_shared_steps_only(kind, federate):
+    plan = federate(kind(local_epochs=0.5, personal_steps=3)).personaliser.whole
+    assert len(plan.local_steps.unique()) > 1
+    assert (plan.personal_steps == 3).all()
 
 
 def test_one_epoch_sees_every_example_once(federate, population):
