@@ -177,13 +177,12 @@ def _params_table(comparison: Comparison) -> tuple[str, list[str], list[list[str
 
 
 def _groups(comparison: Comparison) -> tuple[str, list[str], list[list[str]]]:
-    names = [str(c) for c in comparison.groups.columns]
-    rows = [
-        [str(group), f"{int(row['clients'])}", *(_number(row[c]) for c in names[1:])]
-        for group, row in comparison.groups.iterrows()
-    ]
-    metric = comparison.results.metric
-    return f"Mean {metric} by {comparison.group_by}", [comparison.group_by, *names], rows
+    """Methods in rows: there are more of them than groups, and their names are longer."""
+    table = comparison.groups
+    columns = ["method", *(f"{group} ({int(n)})" for group, n in table["clients"].items())]
+    rows = [[str(name), *map(_number, table[name])] for name in table.columns if name != "clients"]
+    title = f"Mean {comparison.results.metric} by {comparison.group_by} (number of clients)"
+    return title, columns, rows
 
 
 def _notes(comparison: Comparison) -> list[str]:
