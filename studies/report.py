@@ -43,7 +43,8 @@ def compare(results: Results, group_by: str | None = None) -> Comparison:
 
     Args:
         results: a study as read back.
-        group_by: client attribute to break the result down by; by default the first that names 2 to 12 groups.
+        group_by: client attribute to break the result down by; by default the
+            study's own, else the first that names 2 to 12 groups.
 
     Raises:
         StudyError: no final seed has ended, or the clients have no such attribute.
@@ -59,7 +60,7 @@ def compare(results: Results, group_by: str | None = None) -> Comparison:
     if rows:
         below = summary_table(pd.concat(rows), metric).assign(seeds=0)
         summary = pd.concat([summary, below])
-    by = chosen_group(results.attributes, group_by)
+    by = chosen_group(results.attributes, group_by or results.group_by)
     groups = group_table(results.scores, metric, results.attributes[by]) if by else pd.DataFrame()
     return Comparison(results, summary, paired_table(results.scores, metric, REFERENCE), groups, by)
 

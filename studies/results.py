@@ -48,6 +48,7 @@ class Results:
         scores: per-client scores on the test span, see :mod:`studies.compare`; no rows before the first seed ends.
         attributes: index client.
         naive: forecasts without training -> per-client scores.
+        group_by: the client attribute that the study breaks its result down by; empty to choose one.
     """
 
     study: str
@@ -57,6 +58,7 @@ class Results:
     scores: pd.DataFrame
     attributes: pd.DataFrame
     naive: Mapping[str, pd.DataFrame]
+    group_by: str = ""
 
     @property
     def metric(self) -> str:
@@ -100,6 +102,7 @@ def read_results(store: Store, study: str) -> Results:
         _scores(store, parents, seeds),
         store.read_table(first.id, "attributes.csv"),
         {name: store.read_table(first.id, f"naive/{name}.csv") for name in facts.get("naive", [])},
+        store.tags(experiment).get("persofl.group_by", ""),
     )
 
 

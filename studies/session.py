@@ -18,7 +18,7 @@ from .schema import plain
 from .tracking import Run, Store
 from .trialstore import TrialStore
 
-CONFIG_TAG, DATA_TAG = "persofl.config", "persofl.data"
+CONFIG_TAG, DATA_TAG, GROUP_TAG = "persofl.config", "persofl.data", "persofl.group_by"
 SETTINGS = ("data", "model", "training", "search", "metric", "summary")
 CUT_OFF = "the session that ran it ended without closing it"
 
@@ -91,6 +91,7 @@ def open_session(
     now["methods"] = {**known["methods"], **now["methods"]}
     store.tag(experiment, CONFIG_TAG, json.dumps(now))
     store.tag(experiment, DATA_TAG, population.fingerprint)
+    store.tag(experiment, GROUP_TAG, config.group_by or "")
     runs = {(r.kind, r.method, r.name): r for r in close_cut_off(store, experiment, trials)}
     return Session(config, store, trials, experiment, runs)
 

@@ -13,7 +13,7 @@ from .locks import exclusive, slug
 from .plots import write_plots
 from .pool import Inline, Pool, Processes
 from .population import Population
-from .report import Comparison, as_json, as_markdown, compare
+from .report import Comparison, as_json, as_markdown, chosen_group, compare
 from .results import read_results
 from .runner import Runner, method_states, run_study, work_of
 from .session import Session, open_session
@@ -55,7 +55,7 @@ def run(config: StudyConfig, console: Console, *, fresh: bool = False) -> Finish
         pool = stack.enter_context(make_pool(config.workers))
         session, population = _begin(config, store, console, fresh=fresh)
         _run_jobs(session, population, pool, console)
-        comparison = compare(read_results(store, config.name), config.group_by)
+        comparison = compare(read_results(store, config.name))
         return Finished(comparison, publish(comparison, session))
 
 
@@ -66,6 +66,7 @@ def make_pool(workers: int) -> Pool:
 
 def _begin(config: StudyConfig, store: Store, console: Console, *, fresh: bool) -> tuple[Session, Population]:
     population = Population.of(load_windows(config.data), config.data)
+    chosen_group(population.attributes, config.group_by)
     if config.workers > 1:
         forget_windows()
     console.print(population.summary(), highlight=False, markup=False, soft_wrap=True)

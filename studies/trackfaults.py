@@ -31,43 +31,52 @@ def explain(error: Exception, uri: str, folder: Path, doing: str) -> Exception:
     return TrackingError(f"{advice} (While {doing}.)")
 
 
+# what the libraries say -> what to tell the user; the first that fits
+_TROUBLES = (
+    (
+        ("database is locked", "database table is locked"),
+        "The tracking database {uri} is locked by another process, and stayed so while we waited. "
+        f"Close what holds it (a database shell, a backup, another study). {AGAIN}",
+    ),
+    (
+        ("disk is full", "No space left"),
+        f"The disk that holds {{folder}} is full. Free some space, or choose another --tracking.dir. {AGAIN}",
+    ),
+    (
+        (
+            "readonly database",
+            "unable to open database",
+            "Permission denied",
+            "Read-only file system",
+            "Not a directory",
+        ),
+        "The tracking folder {folder} cannot be written ({text}). "
+        "Change its permissions, or choose another folder with --tracking.dir.",
+    ),
+    (
+        ("not a database", "malformed"),
+        "The file behind {uri} is damaged or no MLflow database. "
+        "Move it away, or choose another folder with --tracking.dir.",
+    ),
+    (
+        (") already exists. Error",),
+        "The MLflow experiment {name!r} was deleted. Restore it in MLflow, remove it for good with "
+        "`mlflow gc --backend-store-uri {uri}`, or choose another --name.",
+    ),
+    (
+        ("out-of-date database schema", "Can't locate revision"),
+        "The tracking database was made by another version of MLflow. Back it up and run "
+        "`mlflow db upgrade {uri}`, or choose another folder with --tracking.dir.",
+    ),
+)
+
+
 def _advice(error: Exception, uri: str, folder: Path) -> str | None:
     text = str(error)
-    if is_locked(error):
-        return (
-            f"The tracking database {uri} is locked by another process, and stayed so while we waited. "
-            f"Close what holds it (a database shell, a backup, another study). {AGAIN}"
-        )
-    if "disk is full" in text or "No space left" in text:
-        return f"The disk that holds {folder} is full. Free some space, or choose another --tracking.dir. {AGAIN}"
-    unwritable = (
-        "readonly database",
-        "unable to open database",
-        "Permission denied",
-        "Read-only file system",
-        "Not a directory",
-    )
-    if any(words in text for words in unwritable):
-        return (
-            f"The tracking folder {folder} cannot be written ({text.splitlines()[0]:.120}). "
-            "Change its permissions, or choose another folder with --tracking.dir."
-        )
-    if "not a database" in text or "malformed" in text:
-        return (
-            f"The file behind {uri} is damaged or no MLflow database. "
-            "Move it away, or choose another folder with --tracking.dir."
-        )
-    if "Experiment(name=" in text and "already exists" in text:
-        name = text.partition("(name=")[2].partition(") already")[0]
-        return (
-            f"The MLflow experiment {name!r} was deleted. Restore it in MLflow, remove it for good with "
-            f"`mlflow gc --backend-store-uri {uri}`, or choose another --name."
-        )
-    if "out-of-date database schema" in text or "Can't locate revision" in text:
-        return (
-            f"The tracking database was made by another version of MLflow. Back it up and run "
-            f"`mlflow db upgrade {uri}`, or choose another folder with --tracking.dir."
-        )
+    name = text.partition("(name=")[2].partition(") already")[0]
+    for signs, advice in _TROUBLES:
+        if any(sign in text for sign in signs):
+            return advice.format(uri=uri, folder=folder, text=text.splitlines()[0][:120], name=name)
     return None
 
 

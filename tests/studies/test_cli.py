@@ -82,6 +82,7 @@ def test_methods_and_sources_are_listed(capsys):
         (["study", "run", "demo", "--data.source", "london"], "needs root="),
         (["train", "--method", "ditt"], "Unknown method 'ditt'. Did you mean 'ditto'?"),
         (["train", "--data.source", "london", "--data.root", "nowhere"], "nowhere"),
+        (["study", "run", "demo", "--workers", "1", "--group_by", "archtype"], "Did you mean 'archetype'?"),
         (["study", "show", "nothing"], "error: There is no study 'nothing'"),
     ],
 )  # fmt: skip

@@ -85,9 +85,14 @@ def test_jobs_run_side_by_side_and_every_one_once(script):
     assert len({line.split("{")[1] for line in out if line.startswith("Logged")}) == 2
 
 
-def test_an_error_in_a_job_arrives_and_a_dead_worker_is_named(script):
-    out = script(98, 1, 99).communicate(timeout=120)[0]
+def test_an_error_in_a_job_arrives(script):
+    out = script(98, 1).communicate(timeout=120)[0]
     assert "Failed local/seed-98  too much" in out
+    assert "Done local/seed-1" in out
+
+
+def test_a_dead_worker_is_named_with_its_job(script):
+    out = script(1, 99).communicate(timeout=120)[0]
     assert "WorkerError The process that computed local/seed-99 ended without a result (exit code 7)" in out
 
 

@@ -294,6 +294,8 @@ def test_the_comparison_is_read_from_mlflow_alone(small, store):
     assert comparison.summary.loc["lag-24", "mean"] == pytest.approx(0.6)
     assert comparison.group_by == "kind"
     assert comparison.groups["clients"].to_dict() == {"flat": 1, "house": 2}
+    run(dataclasses.replace(small, group_by="kind"), store, Training())
+    assert read_results(store, "small").group_by == "kind"
     with pytest.raises(StudyError, match=r"no attribute 'knd'. Did you mean 'kind'\?"):
         compare(read_results(store, "small"), "knd")
 
