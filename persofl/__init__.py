@@ -1,14 +1,18 @@
 """persofl: personalised federated learning on energy time series, steered by optimal-transport distances."""
 
+from typing import TYPE_CHECKING, Any
+
 from .algorithms import ALGORITHMS, APFL, Algorithm, Ditto, FedAdam, FedAvg, FedProx, FineTune, Local
 from .errors import DivergedError, PersoflError
 from .federation import Federation, RoundConfig, RoundParts, build_federation
 from .losses import AbsoluteError, Pinball, SquaredError
 from .method import Method, method_params, parse_method, search_space
 from .models import MLP, MODELS, Shape, build_model
-from .module import FederatedModule
 from .personaliser import DistanceConfig, measure_distances
 from .round import RoundReport, run_round
+
+if TYPE_CHECKING:
+    from .module import FederatedModule
 
 __version__ = "0.1.0"
 
@@ -45,3 +49,12 @@ __all__ = [
     "run_round",
     "search_space",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the Lightning shell when it is first asked for; Lightning takes seconds."""
+    if name != "FederatedModule":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .module import FederatedModule
+
+    return FederatedModule

@@ -38,8 +38,9 @@ class Slot:
 class Layout:
     """Names, shapes and offsets of a module's tensors in a row.
 
-    Parameters come first, in the module's order; then the *statistics*: floating buffers that a forward pass in
-    training mode changes (BatchNorm's running moments). They are columns like any other, so the server averages them too.
+    Parameters that are not frozen come first, in the module's order; then the *statistics*: floating buffers that a
+    forward pass in training mode changes (BatchNorm's running moments). They are columns like any other, so the server
+    averages them too.
     """
 
     slots: tuple[Slot, ...]
@@ -49,7 +50,8 @@ class Layout:
     def of(module: nn.Module, statistics: tuple[str, ...] = ()) -> Layout:
         """Lay out a module's parameters and the named buffers."""
         buffers = dict(module.named_buffers())
-        tensors = [(name, value.shape, True) for name, value in module.named_parameters()]
+        parameters = [(name, value) for name, value in module.named_parameters() if value.requires_grad]
+        tensors = [(name, value.shape, True) for name, value in parameters]
         tensors += [(name, buffers[name].shape, False) for name in statistics]
         slots, start = [], 0
         for name, shape, trainable in tensors:

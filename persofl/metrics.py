@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 PER_CLIENT = ("nmae", "mae", "rmse", "mase")
@@ -101,7 +101,8 @@ def summarise(values: ArrayLike | Tensor) -> dict[str, float]:
     r"""What one number per client says of a population of errors.
 
     Args:
-        values: ``(clients,)`` errors, lower is better; NaN marks a client for which the metric has no meaning.
+        values: ``(clients,)`` errors, lower is better; NaN marks a client for which the metric has no meaning,
+            infinity one whose model is broken, which counts.
 
     Returns:
         ``mean``, ``median``, ``std`` (between clients), ``worst_decile`` (mean of the worst tenth, at least one client),
@@ -112,19 +113,24 @@ def summarise(values: ArrayLike | Tensor) -> dict[str, float]:
         Jain, Chiu and Hawe, A quantitative measure of fairness, DEC-TR-301, 1984.
     """
     errors = np.asarray(values, dtype=np.float64)
-    errors = np.sort(errors[np.isfinite(errors)])
+    errors = np.sort(errors[~np.isnan(errors)])
     if errors.size == 0:
         return dict.fromkeys(SUMMARIES, float("nan")) | {"clients": 0.0}
     worst = errors[-max(1, round(errors.size / 10)) :]
-    square = float(np.square(errors).sum())
+    finite = bool(np.isfinite(errors).all())
     return {
         "mean": float(errors.mean()),
         "median": float(np.median(errors)),
-        "std": float(errors.std()),
+        "std": float(errors.std()) if finite else float("inf"),
         "worst_decile": float(worst.mean()),
-        "jain": float(errors.sum() ** 2 / (errors.size * square)) if square > 0 else 1.0,
+        "jain": _jain(errors) if finite else 0.0,
         "clients": float(errors.size),
     }
+
+
+def _jain(errors: NDArray[np.float64]) -> float:
+    square = float(np.square(errors).sum())
+    return float(errors.sum() ** 2 / (errors.size * square)) if square > 0 else 1.0
 
 
 def share_worse(values: ArrayLike, reference: ArrayLike, tolerance: float = 0.0) -> float:
@@ -139,5 +145,5 @@ def share_worse(values: ArrayLike, reference: ArrayLike, tolerance: float = 0.0)
         In [0, 1]; NaN if no client has both.
     """
     ours, theirs = np.asarray(values, dtype=np.float64), np.asarray(reference, dtype=np.float64)
-    both = np.isfinite(ours) & np.isfinite(theirs)
+    both = ~(np.isnan(ours) | np.isnan(theirs))
     return float((ours[both] > theirs[both] * (1 + tolerance)).mean()) if both.any() else float("nan")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import warnings
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -23,7 +25,7 @@ from .round import RoundReport, run_round
 
 
 class Rounds(IterableDataset[int]):
-    """An endless supply of training steps; the round's number is the trainer's ``global_step``."""
+    """An endless supply of training steps."""
 
     def __iter__(self) -> Iterator[int]:
         """Yield placeholders for ever."""
@@ -65,11 +67,14 @@ class FederatedModule(pl.LightningModule):
         # Not a submodule: its template's weights are no parameters of ours.
         object.__setattr__(self, "federation", federation)
         self.server = nn.Parameter(federation.initial_row())
+        # Rounds of this federation's life: a second fit goes on where the first ended.
+        self.register_buffer("rounds", torch.zeros((), dtype=torch.int64))
         self.last_round: RoundReport | None = None
         self.metrics_of: dict[str, dict[str, Tensor]] = {}
         self._parts: list[tuple[Tensor, ErrorSums]] = []
 
     federation: Federation
+    rounds: Tensor
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The algorithm's server optimiser over the server's row."""
@@ -92,7 +97,8 @@ class FederatedModule(pl.LightningModule):
             self.server.detach()[:, first:] = averaged
 
         self.metrics_of.clear()
-        self.last_round = run_round(self.federation, self.server.detach(), self.global_step, apply)
+        self.last_round = run_round(self.federation, self.server.detach(), int(self.rounds), apply)
+        self.rounds += 1
         self.log("train/loss", self.last_round.loss, prog_bar=True, batch_size=1)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
@@ -119,7 +125,7 @@ class FederatedModule(pl.LightningModule):
         # Lightning evaluates in inference mode, whose tensors cannot be trained on; an adaptation has to.
         with torch.inference_mode(False), torch.no_grad():
             clients = clients.clone()
-            rows = client_rows(self.federation, self.server.detach(), clients, self.global_step)
+            rows = client_rows(self.federation, self.server.detach(), clients, int(self.rounds))
             return clients, evaluate_clients(self.federation, rows, clients, span)
 
     def on_validation_epoch_start(self) -> None:
@@ -176,7 +182,7 @@ class FederatedModule(pl.LightningModule):
             PersoflError: no such client.
         """
         index = self._index(client)
-        row = client_rows(self.federation, self.server.detach(), torch.tensor([index]), self.global_step)[0]
+        row = client_rows(self.federation, self.server.detach(), torch.tensor([index]), int(self.rounds))[0]
         return self.federation.oracle.layout.load(copy.deepcopy(self.federation.oracle.module), row).eval()
 
     def _index(self, client: str | int) -> int:
@@ -192,10 +198,12 @@ class FederatedModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the clients' states, and what they belong to."""
         checkpoint["clients"] = self.federation.store.state_dict()
-        checkpoint["method"] = {
-            "name": self.federation.method.name,
-            "params": _plain(method_params(self.federation.method)),
-        }
+        checkpoint["method"] = {"name": self.federation.method.name, "params": self._settings()}
+        checkpoint["names"] = list(self.federation.names)
+
+    def _settings(self) -> dict[str, Any]:
+        """Hyperparameters and sizes, as values that ``torch.load(weights_only=True)`` reads back."""
+        return _plain({**method_params(self.federation.method), **dataclasses.asdict(self.federation.config)})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the clients' states.
@@ -203,7 +211,7 @@ class FederatedModule(pl.LightningModule):
         Raises:
             PersoflError: the checkpoint is of another method, model or population, or of no federation.
         """
-        if not {"clients", "method"} <= checkpoint.keys():
+        if not {"clients", "method", "names"} <= checkpoint.keys():
             raise PersoflError("This is no checkpoint of a federation: it holds no clients.")
         saved, ours = checkpoint["method"]["name"], self.federation.method.name
         if saved != ours:
@@ -215,7 +223,25 @@ class FederatedModule(pl.LightningModule):
                 "it was trained with."
             )
         self.federation.store.load_state_dict(checkpoint["clients"])
+        if checkpoint["names"] != list(self.federation.names):
+            ours, theirs = next(
+                p for p in zip(self.federation.names, checkpoint["names"], strict=True) if p[0] != p[1]
+            )
+            raise PersoflError(
+                f"The checkpoint's clients are others: it has {theirs!r} where the data has {ours!r}."
+            )
+        self._tell_changes(checkpoint["method"]["params"])
         self.metrics_of.clear()
+
+    def _tell_changes(self, saved: dict[str, Any]) -> None:
+        """Warn of settings that differ from the checkpoint's; going on with a lower lr, say, is allowed."""
+        changed = [
+            f"{k}={v!r} (was {saved.get(k)!r})" for k, v in self._settings().items() if saved.get(k) != v
+        ]
+        if changed:
+            warnings.warn(
+                f"Going on from a checkpoint with other settings: {', '.join(changed)}.", stacklevel=2
+            )
 
 
 def flat_summary(metrics: dict[str, Tensor]) -> dict[str, float]:

@@ -60,7 +60,7 @@ def run_round(
     plan = federation.personaliser.plan(cohort)
     rows = broadcast(federation, server, cohort, plan)
     losses = train_locally(federation, cohort, rows, plan, round_)
-    updates = collect(federation, cohort, rows, plan, round_)
+    updates, kept = collect(federation, cohort, rows, plan, round_), federation.algorithm.keep(rows)
     if updates is None:
         apply(torch.zeros_like(server))
     else:
@@ -70,14 +70,14 @@ def run_round(
         for server_transform in parts.server_transforms:
             aggregate = server_transform(aggregate, updates)
         apply(aggregate)
-    federation.store.write(cohort, federation.algorithm.keep(rows))
+    federation.store.write(cohort, kept)
     return RoundReport(round_, cohort, losses, plan, updates)
 
 
 def broadcast(federation: Federation, server: Tensor, cohort: Tensor, plan: Plan) -> Rows:
     """The rows that clients start from: the anchor, and copies to work on."""
     algorithm = federation.algorithm
-    anchor = server.expand(len(cohort), -1)
+    anchor = server.clone().expand(len(cohort), -1)  # the server's own row changes before the round is over
     state = federation.store.read(cohort, algorithm.new_client(anchor, plan))
     return {**algorithm.begin(anchor, state, plan), "anchor": anchor}
 

@@ -71,7 +71,7 @@ class TrainingConfig:
         quantiles: quantiles to forecast when the loss is "pinball".
         eval_every: rounds between two looks at the validation span.
         oracle: how gradients are computed: "auto", "loop", "vmap" or "batched".
-        chunk: clients computed at once.
+        chunk: clients computed at once; none asks the model.
         weighting: the server's mean over clients, by "samples" or "uniform".
         clip: largest norm of a client's update; none for no limit.
     """
@@ -84,7 +84,7 @@ class TrainingConfig:
     quantiles: list[float] = field(default_factory=list, metadata=limits(0, 1, opened="low high"))
     eval_every: int = field(default=5, metadata=limits(1))
     oracle: Literal["auto", "loop", "vmap", "batched"] = "auto"
-    chunk: int = field(default=25, metadata=limits(1))
+    chunk: int | None = field(default=None, metadata=limits(1))
     weighting: Literal["samples", "uniform"] = "samples"
     clip: float | None = field(default=None, metadata=limits(0, opened="low"))
 

@@ -124,10 +124,10 @@ def run_job(job: Job, emit: Emit) -> Done:
         trainer = make_trainer(config, [watch])
         try:
             trainer.fit(module, ckpt_path=resume_from(job.checkpoint))
+            table = module.client_table("test") if job.kind == "seed" else None
         except DivergedError as error:
             return Done(job.key, "diverged", str(error), watch.curve, time.perf_counter() - began)
     state: State = "pruned" if watch.pruned_at is not None else "complete"
-    table = module.client_table("test") if job.kind == "seed" else None
     return Done(job.key, state, watch.reason, watch.curve, time.perf_counter() - began, table)
 
 

@@ -155,16 +155,17 @@ def descend(target: str, rows: Rows, batch: Batch, oracle: Oracle, lr: Tensor) -
     return oracle.descend(rows[target], batch, lr)
 
 
-def pull(target: str, towards: Tensor, rows: Rows, plan: Plan) -> None:
-    r"""The proximal step of ``prox / 2 * |w - a|^2`` after a gradient step, in place.
+def pull(target: str, rows: Rows, plan: Plan, weights: int | None = None) -> None:
+    r"""Pull a matrix towards the anchor: the proximal step of ``prox / 2 * |w - a|^2`` after a gradient step, in place.
 
     .. math:: w \leftarrow \frac{w + \eta\lambda a}{1 + \eta\lambda}
 
     The explicit step ``w - lr * prox * (w - a)`` is its first-order part, but diverges once ``lr * prox > 2``; this one
-    tends to the anchor as the strength grows, so a study can search strengths over decades.
+    tends to the anchor as the strength grows, so a study can search strengths over decades. Only the first
+    ``weights`` columns are pulled: what follows are statistics.
     """
     strength = plan.lr * plan.prox
-    rows[target].lerp_(towards, strength / (1 + strength))
+    rows[target][:, :weights].lerp_(rows["anchor"][:, :weights], strength / (1 + strength))
 
 
 def shared_step(rows: Rows, batch: Batch, oracle: Oracle, plan: Plan) -> Tensor:

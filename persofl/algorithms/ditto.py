@@ -68,5 +68,5 @@ class Ditto(Algorithm):
 
 def _proximal_personal_step(rows: Rows, batch: Batch, oracle: Oracle, plan: Plan) -> Tensor:
     losses = personal_step(rows, batch, oracle, plan)
-    pull("personal", rows["anchor"], rows, plan)
+    pull("personal", rows, plan, oracle.layout.trainable)
     return losses

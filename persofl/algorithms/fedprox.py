@@ -37,5 +37,5 @@ class FedProx(Algorithm):
 
 def _proximal_step(rows: Rows, batch: Batch, oracle: Oracle, plan: Plan) -> Tensor:
     losses = shared_step(rows, batch, oracle, plan)
-    pull("shared", rows["anchor"], rows, plan)
+    pull("shared", rows, plan, oracle.layout.trainable)
     return losses

@@ -73,13 +73,14 @@ class DLinear(nn.Module):
     def __init__(self, shape: Shape, kernel: int = 25) -> None:
         super().__init__()
         self.shape, self.kernel = shape, kernel
-        self.trend_head = Linear(shape.inputs, shape.targets)
-        self.head = Linear(shape.inputs, shape.targets)
+        self.head = nn.ModuleDict({part: Linear(shape.inputs, shape.targets) for part in ("rest", "trend")})
 
     def forward(self, x: Tensor) -> Tensor:
         """See the module."""
         trend = moving_average(x, self.kernel)
-        return self.shape.split(self.head((x - trend).flatten(-2)) + self.trend_head(trend.flatten(-2)))
+        return self.shape.split(
+            self.head["rest"]((x - trend).flatten(-2)) + self.head["trend"](trend.flatten(-2))
+        )
 
 
 def moving_average(x: Tensor, kernel: int) -> Tensor:

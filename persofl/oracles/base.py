@@ -34,8 +34,6 @@ class Oracle(ABC):
 
     def __init__(self, module: nn.Module, layout: Layout, loss: Loss) -> None:
         self.module = copy.deepcopy(module).train()
-        for parameter in self.module.parameters():
-            parameter.requires_grad_(True)
         self.layout, self.loss = layout, loss
 
     @abstractmethod

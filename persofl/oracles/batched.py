@@ -90,8 +90,14 @@ class _Stacked:
         for slot in layout.slots:
             path, _, name = slot.name.rpartition(".")
             self._places.append((self._module.get_submodule(path)._parameters, name, slot.name))
+        laid_out = {slot.name for slot in layout.slots}
+        self._frozen = {name: p.detach() for name, p in module.named_parameters() if name not in laid_out}
+        for full in self._frozen:
+            path, _, name = full.rpartition(".")
+            self._places.append((self._module.get_submodule(path)._parameters, name, full))
 
     def __call__(self, tensors: dict[str, Tensor], x: Tensor) -> Tensor:
+        tensors = tensors | {name: p.expand(len(x), *p.shape) for name, p in self._frozen.items()}
         for parameters, name, key in self._places:
             parameters[name] = tensors[key]  # type: ignore[assignment]
         prediction: Tensor = self._module(x)

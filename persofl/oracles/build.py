@@ -31,8 +31,10 @@ def build_oracle(module: nn.Module, loss: Loss, example: tuple[Tensor, Tensor], 
     """
     if name not in {*ORACLES, "auto"}:
         raise unknown_name("oracle", name, {*ORACLES, "auto"})
-    if not any(True for _ in module.parameters()):
-        raise PersoflError(f"{type(module).__name__} has no parameters; there is nothing to train.")
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise PersoflError(
+            f"{type(module).__name__} has no parameters that require a gradient; there is nothing to train."
+        )
     statistics = _probe(module, loss, example)
     batched = bool(getattr(module, "batched", False))
     if name == "auto":

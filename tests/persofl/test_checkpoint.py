@@ -284,3 +284,12 @@ def test_a_client_whose_finetuning_diverges_does_not_drop_out_of_the_mean_unseen
         built.client_table("test")
     with pytest.raises(DivergedError):
         trainer(1).validate(built, verbose=False)
+
+
+def test_other_settings_are_told_when_a_run_goes_on(module, tmp_path, trainer):
+    first, second = module(FedAvg(lr=0.1)), module(FedAvg(lr=0.05))
+    runner = trainer(1)
+    runner.fit(first)
+    runner.save_checkpoint(tmp_path / "last.ckpt")
+    with pytest.warns(UserWarning, match=r"lr=0\.05 \(was 0\.1\)"):
+        trainer(2).fit(second, ckpt_path=tmp_path / "last.ckpt", weights_only=True)

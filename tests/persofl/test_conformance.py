@@ -192,8 +192,8 @@ def test_the_proximal_step_is_the_explicit_one_to_first_order():
     def difference(lr):
         plan = constant_plan(torch.ones(2), lr=lr, prox=3.0)
         plan = dataclasses.replace(plan, lr=plan.lr.double(), prox=plan.prox.double())
-        rows = {"w": start - plan.lr * grad}
-        pull("w", anchor, rows, plan)
+        rows = {"w": start - plan.lr * grad, "anchor": anchor}
+        pull("w", rows, plan)
         return float((rows["w"] - (start - plan.lr * (grad + plan.prox * (start - anchor)))).norm())
 
     for lr in (1e-2, 1e-3):
@@ -205,8 +205,8 @@ def test_the_proximal_step_minimises_the_proximal_objective():
     point, anchor = torch.randn(2, 4, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     plan = constant_plan(torch.ones(4), lr=0.5, prox=7.0)
     plan = dataclasses.replace(plan, lr=plan.lr.double(), prox=plan.prox.double())
-    rows = {"w": point.clone()}
-    pull("w", anchor, rows, plan)
+    rows = {"w": point.clone(), "anchor": anchor}
+    pull("w", rows, plan)
     slope = (rows["w"] - point) / plan.lr + plan.prox * (rows["w"] - anchor)
     torch.testing.assert_close(slope, torch.zeros_like(slope), rtol=0, atol=1e-12)
 

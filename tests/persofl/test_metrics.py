@@ -172,3 +172,10 @@ def test_share_worse_leaves_out_clients_without_both():
     nan = math.nan
     assert share_worse([1, nan, 3, 4], [2, 1, nan, 3]) == pytest.approx(1 / 2)
     assert math.isnan(share_worse([nan], [1.0]))
+
+
+def test_a_broken_model_counts_and_a_client_without_meaning_does_not():
+    summary = summarise([0.5, float("inf"), float("nan")])
+    assert summary["mean"] == summary["worst_decile"] == float("inf")
+    assert summary["clients"] == 2
+    assert share_worse([0.5, float("inf"), float("nan")], [0.6, 0.6, 0.6]) == 0.5

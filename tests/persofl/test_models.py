@@ -206,8 +206,8 @@ def test_the_moving_average_of_a_stack_is_each_ones():
 def test_dlinear_is_two_affine_maps_of_trend_and_remainder():
     model, x = build_model("dlinear", Shape(10, 3, 2), kernel=3).double(), randn(4, 10, 2)
     trend = moving_average(x, 3)
-    want = (x - trend).flatten(1) @ model.head.weight + model.head.bias
-    want = want + trend.flatten(1) @ model.trend_head.weight + model.trend_head.bias
+    want = (x - trend).flatten(1) @ model.head["rest"].weight + model.head["rest"].bias
+    want = want + trend.flatten(1) @ model.head["trend"].weight + model.head["trend"].bias
     close(model(x), want)
 
 

@@ -314,3 +314,24 @@ def test_a_client_without_training_windows_is_named(module, population):
 def test_a_model_that_does_not_fit_the_data_says_how(module):
     with pytest.raises(PersoflError, match=r"to \(2, 7\); with SquaredError it must give \(batch, horizon\)"):
         module("fedavg", model=build_model("mlp", Shape(24, 7)))
+
+
+def test_a_second_fit_goes_on_where_the_first_ended(module, trainer):
+    parts, whole = module("ditto"), module("ditto")
+    trainer(2).fit(parts)
+    trainer(3).fit(parts)
+    trainer(5).fit(whole)
+    assert int(parts.rounds) == 5
+    assert torch.equal(parts.server, whole.server)
+
+
+@pytest.mark.parametrize("method", ["fedavg", "ditto"])
+def test_frozen_parameters_stay_as_they_are(method, module, trainer):
+    model = build_model("mlp", Shape(24, 6))
+    model.body[0].weight.requires_grad_(False)
+    built = module(method, model=model)
+    assert built.server.shape[1] == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    trainer(2).fit(built)
+    own = built.client_model(0)
+    assert torch.equal(own.body[0].weight, model.body[0].weight)
+    assert not torch.equal(own.head.weight, model.head.weight)
