@@ -51,7 +51,7 @@ def make_parser() -> ArgumentParser:
     commands.add_subcommand("train", _train_parser(), help="train one method with one seed")
     study = _plain("Studies: several methods, equal search budgets, several seeds, one comparison.")
     commands.add_subcommand("study", study, help="run a study, or show its comparison")
-    commands.add_subcommand("methods", _plain("List algorithms and modulators."), help="list the methods")
+    commands.add_subcommand("methods", _methods_parser(), help="list the methods")
     data = _plain("Data sources.")
     commands.add_subcommand("data", data, help="list the data sources")
     commands.add_subcommand("ui", _ui_parser(), help="open the MLflow UI")
@@ -69,6 +69,14 @@ def _plain(description: str) -> ArgumentParser:
     return ArgumentParser(description=description)
 
 
+def _methods_parser() -> ArgumentParser:
+    parser = _plain("List algorithms and modulators.")
+    parser.add_argument(
+        "--plugins", type=list[str], help="files that register methods of your own: [my_method.py]"
+    )
+    return parser
+
+
 def _train_parser() -> ArgumentParser:
     parser = _plain(
         "Train one method with one seed: progress bar with the loss, a checkpoint every few rounds, and a table of "
@@ -82,6 +90,9 @@ def _train_parser() -> ArgumentParser:
     parser.add_argument("--distance", type=dict[str, Any], help="of the modulators: --distance.kind gaussian")
     parser.add_argument("--seed", type=int, help="of weights, batches and cohorts (default: 0)")
     parser.add_argument("--name", type=str, help="MLflow experiment (default: train)")
+    parser.add_argument(
+        "--plugins", type=list[str], help="files that register methods of your own: [my_method.py]"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of this run")
     for key, kind in (("data", DataConfig), ("model", ModelConfig), ("training", TrainingConfig)):
         parser.add_argument(f"--{key}", type=kind)
@@ -97,7 +108,14 @@ def _run_parser() -> ArgumentParser:
     parser.add_argument("file", nargs="?", help="YAML file or name of a shipped study")
     parser.add_argument("--config", type=str, help="the same as FILE; after FILE, its keys override FILE's")
     parser.add_argument("--fresh", action="store_true", help="start over: old runs move to MLflow's bin")
-    hints = {"name": str, "methods": list[Any], "seeds": list[int], "metric": str, "summary": str}
+    hints = {
+        "name": str,
+        "methods": list[Any],
+        "seeds": list[int],
+        "metric": str,
+        "summary": str,
+        "plugins": list[str],
+    }
     documented = _documented(StudyConfig)
     for key, hint in {**hints, "group_by": str, "workers": int}.items():
         parser.add_argument(f"--{key}", type=hint, help=documented[key])

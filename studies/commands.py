@@ -71,7 +71,9 @@ def train(options: Options) -> None:
 def methods(options: Options) -> None:
     """List algorithms and modulators."""
     from .listing import print_methods
+    from .plugins import load_plugins
 
+    load_plugins(options.get("plugins") or [])
     print_methods(console())
 
 

@@ -157,6 +157,7 @@ class StudyConfig:
         group_by: client attribute to break the result down by; the source's first text attribute by default.
         workers: processes; each computes on one thread.
         tracking: where the study is kept.
+        plugins: Python files or modules that register methods, sources or distances of your own.
     """
 
     name: str
@@ -171,6 +172,7 @@ class StudyConfig:
     group_by: str | None = None
     workers: int = field(default=2, metadata=limits(1))
     tracking: TrackingConfig = TrackingConfig()
+    plugins: list[str] = field(default_factory=list)
 
     @property
     def objective(self) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .config import DataConfig, MethodConfig, StudyConfig
 from .errors import StudyError, listed, nearest
+from .plugins import load_plugins
 from .schema import build, check
 from .search import Space
 
@@ -24,10 +25,17 @@ def study_config(raw: Mapping[str, Any], source: str) -> StudyConfig:
     Raises:
         StudyError: all problems of the file, in one message.
     """
+    load_plugins(_plugins(raw))
     found = problems(raw)
     if found:
         raise StudyError(listed(source, found))
     return build(StudyConfig, raw)
+
+
+def _plugins(raw: Mapping[str, Any]) -> list[str]:
+    """The plug-ins named in a raw study, as far as they are names; what else is there the schema refuses."""
+    named = raw.get("plugins") or []
+    return [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
 
 
 def problems(raw: Mapping[str, Any]) -> list[str]:

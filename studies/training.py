@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .config import DataConfig, StudyConfig
 from .events import Done, Emit, Job, State
 from .names import build_data_source, make_method, window_spec
+from .plugins import load_plugins
 from .search import Pruner
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def run_job(job: Job, emit: Emit) -> Done:
 
     began = time.perf_counter()
     config = job.config
+    load_plugins(config.plugins)
     module = build_module(
         load_windows(config.data), config, make_method(job.method, config, job.params), job.seed
     )
