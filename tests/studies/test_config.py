@@ -43,8 +43,8 @@ def test_all_problems_of_one_file_come_in_one_message_word_for_word():
     lines = str(caught.value).splitlines()
     assert lines[0] == f"winter.yaml: {len(lines) - 1} problems"
     expected = [
-        "trackng: unknown key. Did you mean 'tracking'? Known: data, group_by, methods, metric, model, name, plugins, search, "
-        "seeds, summary, tracking, training, workers.",
+        "trackng: unknown key. Did you mean 'tracking'? Known: data, group_by, methods, metric, model, name, plugins, "
+        "search, seeds, summary, tracking, training, workers.",
         "data.lokback: unknown key. Did you mean 'lookback'? Known: horizon, lookback, max_gap, min_windows, on_short, "
         "options, root, source, test_stride, train, train_stride, validation, validation_stride.",
         "data.horizon: 0 is out of range, must be at least 1.",
