@@ -189,5 +189,6 @@ def _remedy(spec: WindowSpec) -> str:
     return (
         f" lookback={spec.lookback} and horizon={spec.horizon} need {spec.width} steps in the training span "
         f"and {spec.horizon} target steps in each other span, without gaps beyond max_gap={spec.max_gap}. "
-        "Drop such clients with on_short='drop', or shorten lookback."
+        + ("Drop such clients with on_short='drop', or shorten lookback." if spec.on_short == "error" else "")
+        + ("Shorten lookback or horizon, or use longer series." if spec.on_short == "drop" else "")
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -85,7 +86,8 @@ class Federation:
         bench: data, oracle and sizes of local training.
         personaliser: makes plans.
         store: state of the clients between rounds, the one thing here that changes.
-        parts: sampler, transforms, aggregator; complete.
+        parts: transforms and aggregator, those of the configuration included.
+        sampler: chooses cohorts.
         config: sizes and choices.
     """
 
@@ -97,6 +99,7 @@ class Federation:
     personaliser: Personaliser
     store: ClientStore
     parts: RoundParts
+    sampler: Sampler
     config: RoundConfig
 
     @property
@@ -145,6 +148,7 @@ def build_federation(
         ),
         store=ClientStore(len(data)),
         parts=_complete(parts, config),
+        sampler=parts.sampler or UniformSampler(config.cohort),
         config=config,
     )
 
@@ -152,9 +156,4 @@ def build_federation(
 def _complete(parts: RoundParts, config: RoundConfig) -> RoundParts:
     """Fill the parts left out from the configuration."""
     clip: tuple[Any, ...] = (Clip(config.clip),) if config.clip is not None else ()
-    return RoundParts(
-        sampler=parts.sampler or UniformSampler(config.cohort),
-        update_transforms=(*clip, *parts.update_transforms),
-        aggregator=parts.aggregator,
-        server_transforms=parts.server_transforms,
-    )
+    return dataclasses.replace(parts, update_transforms=(*clip, *parts.update_transforms))

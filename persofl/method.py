@@ -104,9 +104,14 @@ def _fields(part: str, first: str) -> dict[str, dataclasses.Field[Any]]:
 
 
 def search_space(method: Method | str) -> dict[str, dict[str, Any]]:
-    """Ranges of the method's tunable parameters: ``{"lr": {"low": .., "high": .., "log": True}, ...}``."""
-    parts = as_method(method).name.split("+")
-    named = {key: item for part in parts for key, item in _fields(part, parts[0]).items()}
+    """Ranges of the method's tunable parameters: ``{"lr": {"low": .., "high": .., "log": True}, ...}``.
+
+    A knob that a modulator sets from the distances alone is left out: its own value would have no effect.
+    """
+    method = as_method(method)
+    parts = method.name.split("+")
+    idle = {modulator.knob for modulator in method.modulators if modulator.replaces_base}
+    named = {key: item for part in parts for key, item in _fields(part, parts[0]).items() if key not in idle}
     return {key: dict(item.metadata["search"]) for key, item in named.items() if "search" in item.metadata}
 
 

@@ -55,8 +55,7 @@ def run_round(
         DivergedError: a client's loss is not finite; server and store are as before the round.
     """
     parts = federation.parts
-    assert parts.sampler is not None
-    cohort = parts.sampler(len(federation.data), round_, federation.config.seed)
+    cohort = federation.sampler(len(federation.data), round_, federation.config.seed)
     plan = federation.personaliser.plan(cohort)
     rows = broadcast(federation, server, cohort, plan)
     losses = train_locally(federation, cohort, rows, plan, round_)

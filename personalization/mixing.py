@@ -26,6 +26,7 @@ class ExponentialMixing(Modulator):
     """
 
     knob: ClassVar[str] = "mix"
+    replaces_base: ClassVar[bool] = True
     tau: float = field(default=1.0, metadata={"search": {"low": 0.1, "high": 10.0, "log": True}})
     power: float = field(default=1.0, metadata={"search": {"low": 0.5, "high": 4.0, "log": True}})
 
@@ -59,6 +60,7 @@ class ShrinkageMixing(Modulator):
     """
 
     knob: ClassVar[str] = "mix"
+    replaces_base: ClassVar[bool] = True
     ratio: float = field(default=1.0, metadata={"search": {"low": 0.01, "high": 100.0, "log": True}})
 
     def __post_init__(self) -> None:

@@ -24,11 +24,13 @@ KNOBS = ("lr", "local_steps", "personal_steps", "prox", "mix", "weight")
 class Modulator(ABC):
     """Maps a knob's base column and the clients' distances to the column that steers training.
 
-    Final classes are frozen dataclasses with one ``knob``; their fields are hyperparameters, whose
-    ``metadata`` holds the range that a study searches.
+    Final classes are frozen dataclasses with one ``knob``; those that ``replaces_base`` make the column from the
+    distances alone, so that the knob's own value has no effect and is not tuned beside them. Their fields are
+    hyperparameters, whose ``metadata`` holds the range that a study searches.
     """
 
     knob: ClassVar[str]
+    replaces_base: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,12 +109,39 @@ def ui(options: Options) -> None:
         "1",
     ]
     words += ["--backend-store-uri", store.uri, "--default-artifact-root", place]
+    if _taken(port):
+        raise StudyError(f"Port {port} is taken. Try --port {port + 1}.")
     print(f"MLflow UI: http://127.0.0.1:{port} over {store.uri}; Ctrl-C ends it.", flush=True)
-    server = subprocess.run(words, check=False)
-    if server.returncode not in (0, -2, 130):
-        raise StudyError(
-            f"The MLflow UI ended with code {server.returncode}. Is port {port} taken? Try --port 5001."
-        )
+    code = _serve(words)
+    if code not in (0, -signal.SIGINT, -signal.SIGTERM, 130, 143):
+        raise StudyError(f"The MLflow UI ended with code {code}; its own words are above.")
+
+
+def _taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+def _serve(words: list[str]) -> int:
+    """Run a server with its children until it or this process is asked to end, and leave none of them behind."""
+    server = subprocess.Popen(words, start_new_session=True)
+
+    def end(number: int, frame: object) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return server.wait()
+    finally:
+        end(0, None)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def console() -> Console:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import socket
@@ -13,8 +14,9 @@ from .errors import StudyError
 
 
 def slug(name: str) -> str:
-    """A file name for ``name``: letters, digits, and ``+ - _ .``; anything else becomes ``_``."""
-    return re.sub(r"[^A-Za-z0-9+._-]+", "_", name).strip(".") or "_"
+    """A file name for ``name``: letters, digits, and ``+ - _ .``; anything else becomes ``_`` and a hash of the whole."""
+    plain = re.sub(r"[^A-Za-z0-9+._-]+", "_", name).strip(".")
+    return plain if plain == name else f"{plain}_{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
 
 
 @contextmanager

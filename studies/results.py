@@ -77,6 +77,11 @@ def objective_name(settings: Mapping[str, str]) -> str:
     return f"validation/{settings.get('metric', 'nmae')}" + ("" if summary == "mean" else f"_{summary}")
 
 
+def _is_study(store: Store, name: str) -> bool:
+    experiment = store.experiment(name)
+    return experiment is not None and any(tag.startswith("persofl.config") for tag in store.tags(experiment))
+
+
 def read_results(store: Store, study: str) -> Results:
     """Read everything a comparison needs.
 
@@ -85,7 +90,7 @@ def read_results(store: Store, study: str) -> Results:
     """
     experiment = store.experiment(study)
     if experiment is None:
-        known = [name for name in store.experiments() if name != "Default"]
+        known = [name for name in store.experiments() if _is_study(store, name)]
         raise StudyError(f"There is no study {study!r} in {store.uri}. {nearest(study, known)}")
     runs = store.runs(experiment)
     parents = [run for run in runs if run.kind == "method"]

@@ -129,7 +129,9 @@ class Runner:
             return None
         seed = state.seeds.pop(0)
         job = Job("seed", seed, self.session.config, state.method, dict(best.params))
-        return self._start(replace(job, checkpoint=str(self.session.checkpoint(label, job.name))), state)
+        return self._start(
+            replace(job, checkpoint=str(self.session.checkpoint(label, state.run, job.name))), state
+        )
 
     def _start(self, job: Job, state: MethodState) -> Job:
         tags = {f"persofl.{job.kind}": str(job.number)}

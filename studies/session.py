@@ -38,9 +38,9 @@ class Session:
         """The tracking folder."""
         return Path(self.config.tracking.dir)
 
-    def checkpoint(self, label: str, name: str) -> Path:
+    def checkpoint(self, label: str, run: str, name: str) -> Path:
         """Where a final seed of a method keeps its state."""
-        return checkpoint_folder(self.folder, self.config.name, label, name)
+        return checkpoint_folder(self.folder, self.config.name, label, run) / name
 
     def begin(
         self, kind: str, label: str, name: str, params: Mapping[str, Any], parent: str = "", **tags: str
@@ -55,7 +55,7 @@ class Session:
 
 
 def checkpoint_folder(folder: Path, study: str, label: str, name: str) -> Path:
-    """``<folder>/checkpoints/<study>/<method>/<run>``."""
+    """``<folder>/checkpoints/<study>/<method>/<name>``."""
     return folder / "checkpoints" / slug(study) / slug(label) / name
 
 

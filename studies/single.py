@@ -16,10 +16,10 @@ from .locks import exclusive
 from .names import make_method
 from .population import Population
 from .schema import plain
-from .session import CUT_OFF, checkpoint_folder, flat
+from .session import CONFIG_TAG, CUT_OFF, checkpoint_folder, flat
 from .signals import stop_on_signals
 from .tracking import Store, open_store
-from .training import LAST, build_module, keep_in, load_windows, make_trainer, quiet, resume_from
+from .training import LAST, build_module, keep_in, load_windows, make_trainer, quiet, resume_from, warm_up
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,8 @@ def train_once(config: StudyConfig, console: Console, *, resume: bool = False) -
         StoppedError: Ctrl-C or SIGTERM; the last checkpoint is kept.
     """
     method, seed = config.method_configs()[0], config.seeds[0]
-    folder = checkpoint_folder(Path(config.tracking.dir), config.name, method.label, f"seed-{seed}")
+    folder = checkpoint_folder(Path(config.tracking.dir), config.name, method.label, f"train-seed-{seed}")
+    warm_up()
     with ExitStack() as stack:
         store = open_store(config.tracking.dir)
         stack.enter_context(exclusive(folder / "lock", f"Training {method.label!r} with seed {seed}"))
@@ -55,6 +56,8 @@ def train_once(config: StudyConfig, console: Console, *, resume: bool = False) -
         console.print(population.summary(), highlight=False, markup=False, soft_wrap=True)
         module = build_module(windows, config, make_method(method, config), seed)
         run = _begin(store, config, population, resume=resume)
+        if resume:
+            console.print(f"Going on from {folder / LAST}.", highlight=False, soft_wrap=True)
         with _closing(store, run):
             _fit(module, config, store, run, folder if resume else _emptied(folder))
             table = module.client_table("test")
@@ -78,6 +81,8 @@ def _fit(module: FederatedModule, config: StudyConfig, store: Store, run: str, f
 def _begin(store: Store, config: StudyConfig, population: Population, *, resume: bool) -> str:
     method, seed = config.method_configs()[0], config.seeds[0]
     experiment = store.experiment(config.name) or store.create_experiment(config.name)
+    if CONFIG_TAG in store.tags(experiment):
+        raise StudyError(f"{config.name!r} is a study; give this training another --name.")
     name = f"{method.label} seed-{seed}"
     same = [run for run in store.runs(experiment) if run.kind == "train" and run.name == name]
     for left in same:

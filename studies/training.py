@@ -72,7 +72,7 @@ def share_distances(module: FederatedModule) -> None:
 
 
 def warm_up() -> None:
-    """What a worker does before its first job: the slow imports, and one thread for torch."""
+    """What a process does before its first job: the slow imports, and one thread for torch, several times as fast."""
     import torch
 
     import persofl.module  # noqa: F401
@@ -115,6 +115,7 @@ def run_job(job: Job, emit: Emit) -> Done:
 
     began = time.perf_counter()
     config = job.config
+    warm_up()
     load_plugins(config.plugins)
     module = build_module(
         load_windows(config.data), config, make_method(job.method, config, job.params), job.seed

@@ -207,3 +207,11 @@ def test_permuted_distances_are_the_same_dealt_to_others(population):
 def test_unknown_name_lists_what_is_known():
     assert "Known: a, b." in str(unknown_name("thing", "zzzz", ["b", "a"]))
     assert isinstance(unknown_name("thing", None, ["a"]), ValueError)
+
+
+@pytest.mark.parametrize("method", ["apfl+mix_by_distance", "apfl+mix_by_shrinkage"])
+def test_a_knob_that_a_modulator_replaces_is_not_tuned(method):
+    """A modulator that ignores the base leaves an idle dimension in the search."""
+    assert "mix" in search_space("apfl")
+    assert "mix" not in search_space(method)
+    assert "prox" in search_space("ditto+prox_by_distance")  # scales the base, which stays a parameter

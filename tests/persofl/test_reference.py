@@ -92,7 +92,7 @@ class Naive:
             betas = (kind.beta1, kind.beta2)
             adam = torch.optim.Adam([parameter], lr=kind.server_lr, betas=betas, eps=kind.tau)
         for round_ in range(rounds):
-            cohort = self.fed.parts.sampler(len(self.fed.data), round_, config.seed).tolist()
+            cohort = self.fed.sampler(len(self.fed.data), round_, config.seed).tolist()
             results = [self.one_client(client, round_) for client in cohort]
             weights = [self.knob("weight", client) for client in cohort]
             mean = sum(w * shared for w, (shared, _) in zip(weights, results, strict=True)) / sum(weights)

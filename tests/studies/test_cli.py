@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
 import yaml
+from rich.console import Console
 
 from studies.cli import main
+from studies.commands import ui
+from studies.errors import StudyError
+from studies.study import run
 from studies.tracking import open_store
 from tests.studies.conftest import SMALL
 
@@ -170,7 +175,7 @@ def test_train_leaves_a_table_a_checkpoint_and_a_finished_run(study_file, folder
     out = capsys.readouterr().out
     assert "nmae on the test span over 4 clients: mean" in out
     assert "train/loss" in out
-    assert (folder / "checkpoints" / "train" / "ditto" / "seed-0" / "last.ckpt").is_file()
+    assert (folder / "checkpoints" / "train" / "ditto" / "train-seed-0" / "last.ckpt").is_file()
     store = open_store(folder)
     (run,) = store.runs(store.experiment("train"))
     assert run.status == "FINISHED"
@@ -266,3 +271,34 @@ def test_a_run_asked_to_stop_keeps_its_last_round_and_goes_on_from_it_bit_by_bit
     for metric in ("train/loss", "validation/nmae"):
         assert store.curve(run.id, metric) == store.curve(whole.id, metric)
     assert store.read_table(run.id, "clients.csv").equals(store.read_table(whole.id, "clients.csv"))
+
+
+def test_a_port_that_is_taken_is_named(folder):
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        with pytest.raises(StudyError, match=rf"Port {port} is taken\. Try --port {port + 1}\."):
+            ui({"tracking": {"dir": str(folder)}, "port": port})
+
+
+def test_training_under_a_studys_name_is_refused(small, folder, capsys):
+    run(small, Console(quiet=True))
+    with pytest.raises(SystemExit) as left:
+        main(
+            [
+                *[
+                    "train",
+                    "--name",
+                    "small",
+                    "--method",
+                    "fedavg",
+                    "--data.options.clients",
+                    "3",
+                    "--tracking.dir",
+                ],
+                str(folder),
+            ]
+        )
+    assert left.value.code == 2
+    assert "'small' is a study; give this training another --name." in capsys.readouterr().err
