@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from data_loaders import ForecastWindows, SimulatedHouseholds, WindowSpec, make_windows
 from persofl import RoundConfig, Shape, build_federation, build_model, parse_method, run_round
+from persofl.data import Stream
 
 CLIENTS, STEPS, BATCH, LOOKBACK, HORIZON, LR = 100, 20, 32, 168, 24, 0.05
 
@@ -138,5 +139,35 @@ def plain_round(data: ForecastWindows, model: str, clients: int = CLIENTS) -> Ca
         with torch.no_grad():
             for parameter, mean in zip(server.parameters(), total, strict=True):
                 parameter.copy_(mean)
+
+    return run
+
+
+def hand_round(data: ForecastWindows, chunk: int = 50) -> Callable[[], None]:
+    """The bound: an MLP's local training written out with in-place products, for no other model or method.
+
+    No autograd, no plan, no aggregation; batches are drawn and gathered as the engine does.
+    """
+    model = build_model("mlp", Shape(LOOKBACK, HORIZON))
+    parameters = [parameter.detach() for parameter in model.parameters()]
+
+    def train(clients: Tensor) -> None:
+        w1, b1, w2, b2 = (p.expand(len(clients), *p.shape).clone() for p in parameters)
+        b1, b2 = b1.unsqueeze(1), b2.unsqueeze(1)
+        positions = Stream(0, 0, "shared").positions(data, clients, STEPS * BATCH)
+        for step in range(STEPS):
+            x, y = data.gather(positions[:, step * BATCH : (step + 1) * BATCH])
+            x = x.flatten(-2)
+            hidden = torch.baddbmm(b1, x, w1).relu_()
+            error = torch.baddbmm(b2, hidden, w2).sub_(y).mul_(2 * LR / (BATCH * HORIZON))
+            back = torch.bmm(error, w2.mT).mul_(hidden > 0)
+            w2.baddbmm_(hidden.mT, error, alpha=-1)
+            b2.sub_(error.sum(1, keepdim=True))
+            w1.baddbmm_(x.mT, back, alpha=-1)
+            b1.sub_(back.sum(1, keepdim=True))
+
+    def run() -> None:
+        for clients in torch.arange(CLIENTS).split(chunk):
+            train(clients)
 
     return run

@@ -21,7 +21,17 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from .rounds import BATCH, CLIENTS, HORIZON, LOOKBACK, STEPS, engine_round, households, plain_round
+from .rounds import (
+    BATCH,
+    CLIENTS,
+    HORIZON,
+    LOOKBACK,
+    STEPS,
+    engine_round,
+    hand_round,
+    households,
+    plain_round,
+)
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 
@@ -65,6 +75,8 @@ def measure(work: str, repeats: int) -> list[dict[str, object]]:
     data = households()
     runs = {"plain loop": plain_round(data, work)}
     runs |= {oracle: engine_round(data, work, oracle) for oracle in WORK[work]}
+    if work == "mlp":
+        runs["by hand"] = hand_round(data)
     for engine, run in runs.items():
         if engine != "plain loop":
             run()  # warm up; the loop does so within its first clients
