@@ -6,8 +6,11 @@ x, y = windows.gather(windows.positions("train", clients, ranks))
 """
 
 from .errors import DataError
+from .home import data_home, find_root
 from .london import London
 from .registry import SOURCES, About, Source, build_source, register_source, source_info
+from .remote import Remote
+from .samples import ClientSamples
 from .series import ClientSeries, Dropped
 from .simulated import SimulatedHouseholds
 from .tables import describe, series_from_table
@@ -17,17 +20,21 @@ __all__ = [
     "SOURCES",
     "SPANS",
     "About",
+    "ClientSamples",
     "ClientSeries",
     "DataError",
     "Dropped",
     "ForecastWindows",
     "London",
+    "Remote",
     "SimulatedHouseholds",
     "Source",
     "Span",
     "WindowSpec",
     "build_source",
+    "data_home",
     "describe",
+    "find_root",
     "make_windows",
     "register_source",
     "series_from_table",

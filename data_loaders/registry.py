@@ -1,10 +1,12 @@
 """Data sources by name: one class, one file, one decorator."""
 
 from collections.abc import Callable
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from .errors import DataError, did_you_mean, raise_if_any
+from .remote import Remote
+from .samples import ClientSamples
 from .series import ClientSeries
 
 
@@ -19,6 +21,10 @@ class About:
         licence: of the data.
         attributes: what is known of each client beside its series.
         needs: what a user has to bring, ``"nothing"`` or ``"root=FOLDER (download)"``.
+        task: ``"forecast"``, ``"classify"``, ``"regress"``; several where options choose.
+        size: of the official files, ``"261 MB"``.
+        attribution: whom and what to cite.
+        remotes: the official files that ``persofl data fetch`` gets; none where a user has to.
     """
 
     kind: str = ""
@@ -27,6 +33,10 @@ class About:
     licence: str = ""
     attributes: tuple[str, ...] = ()
     needs: str = "nothing"
+    task: str = "forecast"
+    size: str = ""
+    attribution: str = ""
+    remotes: tuple[Remote, ...] = ()
 
 
 @runtime_checkable
@@ -35,8 +45,8 @@ class Source(Protocol):
 
     about: ClassVar[About]
 
-    def load(self) -> ClientSeries:
-        """Return the series of all clients that the source's rules keep."""
+    def load(self) -> ClientSeries | ClientSamples:
+        """Return the series or samples of all clients that the source's rules keep."""
         ...
 
 
@@ -90,14 +100,11 @@ def build_source(name: str, **options: Any) -> Source:
 
 
 def source_info() -> list[dict[str, str]]:
-    """Return one row a source: name, kind, what, clients, licence, attributes, needs."""
-    return [
-        {
-            "name": name,
-            **{
-                key: ", ".join(value) if isinstance(value, tuple) else value
-                for key, value in asdict(SOURCES[name].about).items()
-            },
-        }
-        for name in sorted(SOURCES)
-    ]
+    """Return one row a source: its name and what it says of itself, in text."""
+    return [{"name": name, **_in_words(SOURCES[name].about)} for name in sorted(SOURCES)]
+
+
+def _in_words(about: About) -> dict[str, str]:
+    words = {item.name: getattr(about, item.name) for item in fields(about)}
+    words["remotes"] = tuple(remote.url for remote in about.remotes)
+    return {key: ", ".join(value) if isinstance(value, tuple) else value for key, value in words.items()}

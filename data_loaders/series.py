@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -36,10 +36,14 @@ class ClientSeries:
         clients: one unique name a client.
         attributes: one row a client, indexed by ``clients`` in this order; what is known beside the series.
         starts: ``(clients,)`` datetime64[s], the stamp of each client's first step.
-        step_seconds: seconds from one step to the next.
+        step_seconds: seconds from one step to the next; need not be whole (10 Hz is 0.1).
         unit: of the target.
         rules: the rules that made the population, in words.
         dropped: the clients left out by these rules.
+        channel_names: of the channels, target first; none where they have no names.
+        known: names of channels that are known in advance (calendar, weather forecasts); a window sees them
+            ``horizon`` steps ahead.
+        breaks: rows of ``values``, ascending, where a new run of the same client begins; no window crosses one.
 
     Raises:
         DataError: shapes, names or offsets that contradict each other.
@@ -51,10 +55,13 @@ class ClientSeries:
     clients: tuple[str, ...]
     attributes: pd.DataFrame
     starts: np.ndarray
-    step_seconds: int
+    step_seconds: float
     unit: str
     rules: tuple[str, ...] = ()
     dropped: tuple[Dropped, ...] = ()
+    channel_names: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
+    breaks: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
 
     def __post_init__(self) -> None:
         problems = _contradictions(self)
@@ -119,7 +126,7 @@ def _contradictions(series: ClientSeries) -> list[str]:
             len(shape) == 2 and shape[-1] >= 1 and series.values.dtype == torch.float32
         ),
         f"{source}: {count} clients need {count + 1} offsets from 0 to {shape[0]}, got "
-        f"{tuple(series.offsets.shape)}.": _offsets_fit(series.offsets, count, shape[0]),
+        f"{tuple(series.offsets.shape)}.": offsets_fit(series.offsets, count, shape[0]),
         f"{source}: client names are not unique.": len(set(series.clients)) == count,
         f"{source}: the index of attributes differs from the clients.": (
             tuple(series.attributes.index) == series.clients
@@ -131,7 +138,8 @@ def _contradictions(series: ClientSeries) -> list[str]:
     return [problem for problem, holds in checks.items() if not holds]
 
 
-def _offsets_fit(offsets: Tensor, clients: int, rows: int) -> bool:
+def offsets_fit(offsets: Tensor, clients: int, rows: int) -> bool:
+    """Return whether offsets cut ``rows`` rows into ``clients`` parts."""
     if tuple(offsets.shape) != (clients + 1,) or offsets.dtype != torch.int64:
         return False
     return int(offsets[0]) == 0 and int(offsets[-1]) == rows and bool((offsets.diff() >= 0).all())

@@ -70,7 +70,7 @@ def _client_days(target: Floats, series: ClientSeries, client: int) -> tuple[Int
     if day == 0:
         return find_runs(np.zeros(0, np.bool_), 0, 0, 1)
     since_midnight = int(series.starts[client].astype("datetime64[s]").astype(np.int64)) % DAY_SECONDS
-    first = -(-(-since_midnight % DAY_SECONDS) // series.step_seconds)
+    first = -(-(-since_midnight % DAY_SECONDS) // int(series.step_seconds))
     return find_runs(all_clear(np.isnan(target), day), first, len(target) - day + 1, day)
 
 
@@ -98,7 +98,7 @@ def _naive_error(target: Floats, lag: int) -> float:
 
 def day_steps(series: ClientSeries) -> int:
     """Return the steps of a day, 0 when they do not divide it."""
-    return 0 if DAY_SECONDS % series.step_seconds else DAY_SECONDS // series.step_seconds
+    return 0 if DAY_SECONDS % series.step_seconds else int(DAY_SECONDS // series.step_seconds)
 
 
 def _listed(counts: Mapping[Span, int]) -> str:

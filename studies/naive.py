@@ -20,7 +20,7 @@ def naive_scores(windows: ForecastWindows) -> dict[str, pd.DataFrame]:
     Returns:
         ``"lag-24"``, ``"lag-168"`` (steps of the series) -> index client, columns ``nmae, mae, rmse, mase``.
     """
-    steps = DAY // windows.series.step_seconds
+    steps = int(DAY // windows.series.step_seconds)
     lags = [lag for lag in (steps, 7 * steps) if 0 < lag <= windows.spec.lookback]
     return {f"lag-{lag}": _scores(windows, lag) for lag in lags}
 

@@ -48,9 +48,12 @@ def load_windows(data: DataConfig) -> ForecastWindows:
         DataError: a missing file, no client left, a client too short.
     """
     if not _loaded or _loaded[0].config != data:
-        from data_loaders import make_windows
+        from data_loaders import ClientSeries, DataError, make_windows
 
-        windows = make_windows(build_data_source(data).load(), window_spec(data))
+        population = build_data_source(data).load()
+        if not isinstance(population, ClientSeries):
+            raise DataError(f"Source {data.source!r} has no series to forecast.")
+        windows = make_windows(population, window_spec(data))
         _loaded[:] = [_Loaded(data, windows)]
     return _loaded[0].windows
 

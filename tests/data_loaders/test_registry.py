@@ -35,7 +35,8 @@ def test_every_source_describes_itself():
     assert set(rows) == set(SOURCES)
     assert rows["london"]["licence"] == "CC BY 4.0"
     assert rows["simulated"]["needs"] == "nothing"
-    assert all(value for row in rows.values() for value in row.values())
+    needed = ("kind", "what", "clients", "licence", "needs", "task")
+    assert all(row[key] for row in rows.values() for key in needed)
 
 
 @pytest.mark.usefixtures("_restore_sources")

@@ -1,0 +1,1 @@
+"""Electricity: households, meters and buildings."""

@@ -1,0 +1,1 @@
+"""Non-IID on purpose: populations dealt anew, shifted or drifting."""

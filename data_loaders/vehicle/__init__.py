@@ -1,0 +1,1 @@
+"""Vehicles: cars on the road, sensors beside it, charging sessions."""

@@ -1,0 +1,1 @@
+"""Voice: spoken keywords and digits, by speaker."""
