@@ -81,10 +81,11 @@ class ClientSamples:
         """Return samples dealt anew: ``rows[k]`` ``(n_k,)`` int64 become those of ``clients[k]``; copies."""
         every = torch.cat([*rows, torch.zeros(0, dtype=torch.int64)])
         names = ("inputs", "targets", "groups", "times", "official")
-        parts: dict[str, Any] = {name: getattr(self, name) for name in names}
+        parts = {name: getattr(self, name) for name in names}
+        moved: dict[str, Any] = {name: None if part is None else part[every] for name, part in parts.items()}
         return replace(
             self,
-            **{name: part if part is None else part[every] for name, part in parts.items()},
+            **moved,
             offsets=offsets_of([len(part) for part in rows]),
             clients=tuple(clients),
             attributes=attributes,
