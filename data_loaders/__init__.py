@@ -5,14 +5,14 @@ windows = make_windows(series, WindowSpec(lookback=168, horizon=24))
 x, y = windows.gather(windows.positions("train", clients, ranks))
 """
 
+from . import vehicle, voice  # noqa: F401  their sources register when imported
+from .electricity import London, SimulatedHouseholds
 from .errors import DataError
 from .home import data_home, find_root
-from .london import London
 from .registry import SOURCES, About, Source, build_source, register_source, source_info
 from .remote import Remote
 from .samples import ClientSamples
 from .series import ClientSeries, Dropped
-from .simulated import SimulatedHouseholds
 from .tables import describe, series_from_table
 from .windows import SPANS, ForecastWindows, Span, WindowSpec, make_windows
 

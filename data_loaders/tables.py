@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from .electricity.households import Household, HouseholdRules, assemble
 from .errors import DataError
-from .households import Household, HouseholdRules, assemble
 from .series import ClientSeries
 from .windows import SPANS, ForecastWindows
 

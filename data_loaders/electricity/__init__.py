@@ -1,1 +1,6 @@
 """Electricity: households, meters and buildings."""
+
+from .london import London
+from .simulated import SimulatedHouseholds
+
+__all__ = ["London", "SimulatedHouseholds"]

@@ -8,9 +8,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .errors import DataError
+from ..errors import DataError
+from ..runs import Floats, Ints
 from .households import Household
-from .runs import Floats, Ints
 
 STEP_SECONDS = {"30min": 1800, "1h": 3600}
 PREPARED = {"1h": "load_hourly.parquet", "30min": "load_halfhourly.parquet"}

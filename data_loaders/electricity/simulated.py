@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .errors import did_you_mean, raise_if_any
+from ..errors import did_you_mean, raise_if_any
+from ..registry import About, register_source
+from ..runs import Floats
+from ..series import ClientSeries, offsets_of
 from .habits import ARCHETYPES, NAMES, distance_to_law, households
 from .household_load import MEAN_GAP, Clock, Draws, draw_client, net_load, stack_draws, temperature
-from .registry import About, register_source
-from .runs import Floats
-from .series import ClientSeries, offsets_of
 
 _CLIENTS_AT_ONCE = 64
 

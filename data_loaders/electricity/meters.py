@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..runs import Booleans, Floats, Ints
 from .households import Household
-from .runs import Booleans, Floats, Ints
 
 STEP_SECONDS = 1800
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .errors import DataError
-from .runs import Floats
-from .series import ClientSeries, Dropped, count_reasons, offsets_of
+from ..errors import DataError
+from ..runs import Floats
+from ..series import ClientSeries, Dropped, count_reasons, offsets_of
 
 DAY_SECONDS = 86400
 

@@ -8,13 +8,13 @@ from typing import ClassVar, Literal
 import numpy as np
 import pandas as pd
 
-from .errors import DataError, raise_if_any
+from ..errors import DataError, raise_if_any
+from ..registry import About, register_source
+from ..series import ClientSeries
 from .households import Household, HouseholdRules, assemble, clip, to_hourly
 from .london_csv import ATTRIBUTES, INFORMATION, read_information, read_meters
 from .london_table import PREPARED, STEP_SECONDS, open_table
 from .meters import Meters
-from .registry import About, register_source
-from .series import ClientSeries
 
 
 @register_source("london")

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from .errors import DataError
+from ..errors import DataError
+from ..runs import Floats
 from .meters import STEP_SECONDS, Meters, add_readings
-from .runs import Floats
 
 ATTRIBUTES = ("tariff", "acorn", "acorn_group")
 COLUMNS = {

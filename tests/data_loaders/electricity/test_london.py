@@ -96,7 +96,7 @@ def test_chunks_files_and_the_order_of_rows_do_not_matter(tmp_path, load, monkey
     write(tmp_path / "shuffled" / "a.csv", [OFFICIAL, *shuffled[:200]])
     write(tmp_path / "shuffled" / "deeper" / "b.csv", [OFFICIAL, *shuffled[200:]])
     whole = London(str(tmp_path / "sorted"), frequency="30min", **ANY).load()
-    monkeypatch.setattr("data_loaders.london_csv._CHUNK_BYTES", 1000)
+    monkeypatch.setattr("data_loaders.electricity.london_csv._CHUNK_BYTES", 1000)
     for folder in ("sorted", "shuffled"):
         series = London(str(tmp_path / folder), frequency="30min", **ANY).load()
         assert series.fingerprint() == whole.fingerprint()
@@ -133,7 +133,7 @@ def test_a_value_that_is_no_number_is_found(tmp_path, load, monkeypatch):
     rows = official_rows("MAC000002", load)
     rows[60] = rows[60].replace(f" {load[60]:.3f} ", " 0.2l ")
     path = write(tmp_path / "a.csv", [OFFICIAL, *rows])
-    monkeypatch.setattr("data_loaders.london_csv._CHUNK_BYTES", 1000)
+    monkeypatch.setattr("data_loaders.electricity.london_csv._CHUNK_BYTES", 1000)
     with pytest.raises(DataError) as caught:
         London(str(tmp_path)).load()
     assert str(caught.value) == (

@@ -100,7 +100,7 @@ def net_load(parameters: Array, draws: Draws, weather: Array, clock: Clock) -> A
     """Return energy taken from the grid, kWh per step, ``(clients, days, steps per day)``.
 
     Args:
-        parameters: ``(clients, parameters)``, see :class:`~data_loaders.habits.Habits`.
+        parameters: ``(clients, parameters)``, see :class:`~data_loaders.electricity.habits.Habits`.
         draws: of these clients, stacked.
         weather: ``(days, steps per day)`` degrees.
         clock: the calendar.

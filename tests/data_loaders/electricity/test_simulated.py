@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from data_loaders import DataError, SimulatedHouseholds, WindowSpec, make_windows
-from data_loaders.habits import ARCHETYPES
+from data_loaders.electricity.habits import ARCHETYPES
 
 
 def daily_profiles(series):
