@@ -2,18 +2,22 @@
 
 Autograd would return every weight's gradient in memory of its own, to be gathered into the client-by-parameter matrix by
 another pass over it. A weight that carries a *sink* has its gradient delivered by the matrix product itself: written into
-a view of the gradient matrix or, with a learning rate, subtracted from the weight at once. Autograd then gets nothing.
+a view of the gradient matrix, or subtracted from the weight at once. Autograd then gets nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+
+Pullback = Callable[[Tensor, bool], Tensor | None]
+"""The reverse pass of a layer: takes its output's gradient and whether the input's is wanted, and gives that."""
 
 
 @dataclass
@@ -22,22 +26,34 @@ class Sink:
 
     Attributes:
         view: of a client-by-parameter matrix, shaped like the weight.
-        rate: None writes the gradient into the view; ``(clients, 1)`` subtracts that much of it.
+        subtract: the view is the weight itself, and loses the gradient; else it takes it.
         uses: of the weight in the forward pass.
-        filled: whether the gradient has arrived.
+        filled: whether a gradient has arrived.
     """
 
     view: Tensor
-    rate: Tensor | None = None
+    subtract: bool = False
     uses: int = 0
     filled: bool = False
 
     def fill(self, x: Tensor, grad: Tensor) -> None:
         """Deliver ``x^T grad``: x ``(clients, batch, inputs)``, grad ``(clients, batch, outputs)``."""
-        if self.rate is None:
-            torch.bmm(x.mT, grad, out=self.view)
+        if self.subtract:
+            self.view.baddbmm_(x.mT, grad, alpha=-1)
+        elif self.filled:
+            self.view.baddbmm_(x.mT, grad)
         else:
-            self.view.baddbmm_(x.mT, grad * self.rate.unsqueeze(2), alpha=-1)
+            torch.bmm(x.mT, grad, out=self.view)
+        self.filled = True
+
+    def fill_with(self, grad: Tensor) -> None:
+        """Deliver a gradient as it is, shaped like the view."""
+        if self.subtract:
+            self.view.sub_(grad)
+        elif self.filled:
+            self.view.add_(grad)
+        else:
+            self.view.copy_(grad)
         self.filled = True
 
 
@@ -47,13 +63,39 @@ def give_sink(leaf: Tensor, sink: Sink) -> Sink:
     return sink
 
 
+def vjp(module: nn.Module, x: Tensor) -> tuple[Tensor, Pullback]:
+    """What a ``reversible`` module makes of x, with its reverse pass."""
+    result: tuple[Tensor, Pullback] = module.vjp(x)  # type: ignore[operator]
+    return result
+
+
+def affine_vjp(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Pullback]:
+    """:func:`stacked_affine` with its reverse pass, without autograd; gradients go into the sinks of the parameters."""
+    sinks = [_count(weight), _count(bias)]
+
+    def pullback(grad: Tensor, need_input: bool) -> Tensor | None:
+        down = torch.bmm(grad, weight.mT) if need_input else None  # before the sink changes the weight
+        if sinks[0] is not None:
+            sinks[0].fill(x, grad)
+        if sinks[1] is not None:
+            sinks[1].fill_with(grad.sum(1))
+        return down
+
+    return torch.baddbmm(bias.unsqueeze(1), x, weight), pullback
+
+
+def _count(parameter: Tensor) -> Sink | None:
+    """The sink of a parameter, if it has one, with this use of it counted."""
+    sink: Sink | None = getattr(parameter, "_gradient_sink", None)
+    if sink is not None:
+        sink.uses += 1
+    return sink
+
+
 def _take_sink(weight: Tensor) -> Sink | None:
     """The sink of a weight at its first use in a forward pass; later uses leave their share to autograd."""
-    sink: Sink | None = getattr(weight, "_gradient_sink", None)
-    if sink is None:
-        return None
-    sink.uses += 1
-    return sink if sink.uses == 1 else None
+    sink = _count(weight)
+    return sink if sink is not None and sink.uses == 1 else None
 
 
 def stacked_affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -85,7 +127,7 @@ class _StackedAffine(Function):
         grad_x = torch.bmm(grad, weight.mT) if need_x else None
         grad_weight = None
         if ctx.sink is not None:
-            ctx.sink.fill(x, grad)  # after grad_x: a sink with a rate changes the weight
+            ctx.sink.fill(x, grad)  # after grad_x: the sink may change the weight
         elif need_weight:
             grad_weight = torch.bmm(x.mT, grad)
         return grad_x, grad_weight, grad.sum(1) if need_bias else None, None

@@ -3,17 +3,21 @@
 Channel 0 is the target. With ``outputs > 1`` (quantiles) a last axis holds them. Every model runs one client or, with
 stacked parameters, a whole cohort (see :mod:`persofl.models.layers`); the last layer is called ``head``.
 ``clients_at_once`` is how many train together at full speed: many small products, or as many as the cache holds states of.
+A model that is ``reversible`` also has ``vjp``, its forward pass over a stack with the reverse pass written out: it spares
+a small model autograd's cost per step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from .affine import Pullback, vjp
 from .layers import GRU, LSTM, CausalConv, Linear
 from .registry import register_model
 
@@ -41,13 +45,18 @@ class Shape:
         """Reshape ``(..., targets)`` to ``(..., horizon[, outputs])``."""
         return flat if self.outputs == 1 else flat.unflatten(-1, (self.horizon, self.outputs))
 
+    def join(self, grad: Tensor) -> Tensor:
+        """Undo :meth:`split`."""
+        return grad if self.outputs == 1 else grad.flatten(-2)
+
 
 @register_model("linear")
 class LinearForecaster(nn.Module):
     """One affine map from the window to the horizon."""
 
     batched = True
-    clients_at_once = 50
+    reversible = True
+    clients_at_once = 100
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -57,6 +66,11 @@ class LinearForecaster(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """See the module."""
         return self.shape.split(self.head(x.flatten(-2)))
+
+    def vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
+        """See the module."""
+        flat, head = vjp(self.head, x.flatten(-2))
+        return self.shape.split(flat), lambda grad, _: head(self.shape.join(grad), False)
 
 
 @register_model("dlinear")
@@ -68,7 +82,8 @@ class DLinear(nn.Module):
     """
 
     batched = True
-    clients_at_once = 50
+    reversible = True
+    clients_at_once = 100
 
     def __init__(self, shape: Shape, kernel: int = 25) -> None:
         super().__init__()
@@ -82,13 +97,46 @@ class DLinear(nn.Module):
             self.head["rest"]((x - trend).flatten(-2)) + self.head["trend"](trend.flatten(-2))
         )
 
+    def vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
+        """See the module."""
+        trend = moving_average(x, self.kernel)
+        of_rest, rest = vjp(self.head["rest"], (x - trend).flatten(-2))
+        of_trend, trended = vjp(self.head["trend"], trend.flatten(-2))
+
+        def pullback(grad: Tensor, _: bool) -> None:
+            flat = self.shape.join(grad)
+            rest(flat, False)
+            trended(flat, False)
+
+        return self.shape.split(of_rest.add_(of_trend)), pullback
+
+
+_MATRIX_UP_TO = 512
+"""Steps up to which a moving average is one product with a fixed matrix: more arithmetic, several times faster."""
+
 
 def moving_average(x: Tensor, kernel: int) -> Tensor:
     """Centred moving average over time of ``(..., time, channels)``, the ends padded with their own value."""
+    if x.shape[-2] > _MATRIX_UP_TO:
+        return _pooled(x, kernel)
+    averaging = _averaging(x.shape[-2], kernel, x.dtype, x.device)
+    if x.shape[-1] == 1:  # one product for the whole batch; otherwise one for each window
+        return (x.squeeze(-1) @ averaging).unsqueeze(-1)
+    return (x.mT @ averaging).mT
+
+
+def _pooled(x: Tensor, kernel: int) -> Tensor:
     left = (kernel - 1) // 2
     series = x.mT.flatten(0, -2).unsqueeze(1)
     padded = nn.functional.pad(series, (left, kernel - 1 - left), mode="replicate")
     return nn.functional.avg_pool1d(padded, kernel, stride=1).view(x.mT.shape).mT
+
+
+@lru_cache(maxsize=16)
+def _averaging(time: int, kernel: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The matrix ``(time, time)`` whose product with a row is its moving average."""
+    with torch.inference_mode(False), torch.no_grad():  # what is kept must serve training too
+        return _pooled(torch.eye(time, dtype=dtype, device=device), kernel).mT.contiguous()
 
 
 @register_model("mlp")
@@ -96,7 +144,8 @@ class MLP(nn.Module):
     """Fully connected layers with ReLU between them; ``hidden`` gives their widths."""
 
     batched = True
-    clients_at_once = 50
+    reversible = True
+    clients_at_once = 100
 
     def __init__(self, shape: Shape, hidden: Sequence[int] = (64,)) -> None:
         super().__init__()
@@ -111,6 +160,22 @@ class MLP(nn.Module):
         for layer in self.body:
             x = torch.relu(layer(x))
         return self.shape.split(self.head(x))
+
+    def vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
+        """See the module."""
+        x, steps = x.flatten(-2), []
+        for layer in self.body:
+            x, pullback = vjp(layer, x)
+            steps.append((x.relu_(), pullback))
+        flat, head = vjp(self.head, x)
+
+        def pull(grad: Tensor, _: bool) -> None:
+            down = head(self.shape.join(grad), bool(steps))
+            for place in reversed(range(len(steps))):
+                hidden, back = steps[place]
+                down = back(torch.ops.aten.threshold_backward(down, hidden, 0), place > 0)
+
+        return self.shape.split(flat), pull
 
 
 @register_model("gru")

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .affine import stacked_affine
+from .affine import Pullback, affine_vjp, stacked_affine
 from .recurrence import gru_sequence, lstm_sequence
 
 
@@ -38,6 +38,10 @@ class Linear(nn.Module):
             return nn.functional.linear(x, self.weight.t(), self.bias)
         flat = x.flatten(1, -2)
         return stacked_affine(flat, self.weight, self.bias).view(*x.shape[:-1], -1)
+
+    def vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
+        """The forward pass of a stack on ``(clients, batch, inputs)``, with its reverse pass."""
+        return affine_vjp(x, self.weight, self.bias)
 
 
 class CausalConv(nn.Module):

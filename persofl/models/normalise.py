@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .affine import Pullback, vjp
+
 
 class InstanceNormalised(nn.Module):
     r"""Normalise each window by its own moments, forecast, and undo it.
@@ -40,12 +42,28 @@ class InstanceNormalised(nn.Module):
         """Whether the wrapped model runs with stacked parameters."""
         return bool(getattr(self.model, "batched", False))
 
-    def forward(self, x: Tensor) -> Tensor:
+    @property
+    def reversible(self) -> bool:
+        """Whether the reverse pass is written out: not with an affine map, which would want the input's gradient."""
+        return self.gain is None and bool(getattr(self.model, "reversible", False))
+
+    def vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
         """See the class."""
+        x, std, mean = self._normalised(x)
+        prediction, inner = vjp(self.model, x)
+        extra = prediction.dim() - (std.dim() - 1)
+        return self._restore(prediction, std, mean), lambda grad, _: inner(grad * _target(std, extra), False)
+
+    def _normalised(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Windows of mean 0 and variance 1, with what they were divided by and what was taken off."""
         mean = x.mean(-2, keepdim=True)
         x = x - mean
         std = (x.square().mean(-2, keepdim=True) + self.eps).sqrt()
-        x = x * (1 / std)
+        return x * (1 / std), std, mean
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        x, std, mean = self._normalised(x)
         if self.gain is None or self.shift is None:
             return self._restore(self.model(x), std, mean)
         gain: Tensor = self.gain

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import copy
+import weakref
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from ..layout import Layout
 from ..losses import Loss
-from ..models.affine import Sink, give_sink
+from ..models.affine import Pullback, Sink, give_sink, vjp
 from .base import Batch, Oracle, evaluating
 
 
 class BatchedOracle(Oracle):
-    """Run a module marked ``batched`` with stacked parameters, views of the matrix."""
+    """Run a module marked ``batched`` with stacked parameters, views of the matrix.
+
+    A ``reversible`` module brings its own reverse pass; the others go through autograd. Either way, the gradient of a
+    layer's weight goes where its sink says (:mod:`persofl.models.affine`).
+    """
 
     name = "batched"
 
@@ -22,7 +28,9 @@ class BatchedOracle(Oracle):
         super().__init__(module, layout, loss)
         self._training = _Stacked(self.module, layout)
         self._evaluation = _Stacked(evaluating(self.module), layout)
+        self._reversible = bool(getattr(module, "reversible", False))
         self._uses_weights_once: bool | None = None
+        self._bound: tuple[Callable[[], Tensor | None], list[Sink]] = (lambda: None, [])
 
     def grad(self, rows: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """See :meth:`Oracle.grad`."""
@@ -31,7 +39,7 @@ class BatchedOracle(Oracle):
         losses, parts = self._backward(rows, batch, sinks)
         for sink, part in zip(sinks.values(), parts, strict=True):
             if part is not None:
-                sink.view.add_(part) if sink.filled else sink.view.copy_(part)
+                sink.fill_with(part)
             elif not sink.filled:
                 sink.view.zero_()
         return losses, grads
@@ -42,11 +50,14 @@ class BatchedOracle(Oracle):
             self._uses_weights_once = self._each_weight_once(rows, batch)
         if not self._uses_weights_once:  # one used twice must not change in between
             return super().descend(rows, batch, lr)
-        sinks = {name: Sink(view.data, lr) for name, view in self.layout.views(rows).items()}
-        losses, parts = self._backward(rows, batch, sinks)
+        if self._reversible:
+            self._bind_in_place(rows)
+            return self._reverse(batch, lr)
+        sinks = {name: Sink(view.data, subtract=True) for name, view in self.layout.views(rows).items()}
+        losses, parts = self._backward(rows, batch, sinks, lr)
         for sink, part in zip(sinks.values(), parts, strict=True):
             if part is not None:
-                sink.view.addcmul_(part, lr.view(-1, *[1] * (part.dim() - 1)), value=-1)
+                sink.fill_with(part)
         return losses
 
     def _each_weight_once(self, rows: Tensor, batch: Batch) -> bool:
@@ -60,26 +71,50 @@ class BatchedOracle(Oracle):
         )
 
     def _backward(
-        self, rows: Tensor, batch: Batch, sinks: dict[str, Sink]
-    ) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-        """Losses, and the gradients that did not go into a sink."""
+        self, rows: Tensor, batch: Batch, sinks: dict[str, Sink], lr: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """Losses, and the gradients that did not go into a sink; with ``lr``, its multiple of them."""
+        self._bound = (lambda: None, [])
+        if self._reversible:
+            self._training.bind(self.layout.views(rows), len(rows), sinks)
+            return self._reverse(batch, lr), [None] * len(sinks)
         # `.data`: every leaf counts its own changes, so one weight may change while another is still needed.
         leaves = {name: view.data.requires_grad_() for name, view in self.layout.views(rows).items()}
-        for name, leaf in leaves.items():
-            give_sink(leaf, sinks[name])
+        self._training.bind(leaves, len(rows), sinks)
         with torch.enable_grad():
-            losses = self.loss(self._training(leaves, batch.x), batch.y).mean(-1)
-            total = losses.sum()  # clients share no parameter, so its gradient holds every client's own
-        return losses.detach(), torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+            losses = self.loss(self._training(batch.x), batch.y).mean(-1)
+            # clients share no parameter, so the gradient of a sum holds every client's own
+            total = losses.sum() if lr is None else torch.dot(losses, lr.squeeze(1))
+        return losses.detach(), list(torch.autograd.grad(total, list(leaves.values()), allow_unused=True))
+
+    def _bind_in_place(self, rows: Tensor) -> None:
+        """Tie the module to rows whose sinks are the rows themselves; the steps of a phase share one tie."""
+        if self._bound[0]() is rows:
+            return
+        views = self.layout.views(rows)
+        sinks = {name: Sink(view, subtract=True) for name, view in views.items()}
+        self._training.bind(views, len(rows), sinks)
+        self._bound = (weakref.ref(rows), list(sinks.values()))
+
+    def _reverse(self, batch: Batch, lr: Tensor | None) -> Tensor:
+        """Forward and reverse pass of a reversible module; all gradients go into sinks."""
+        with torch.no_grad():
+            prediction, pullback = self._training.vjp(batch.x)
+            losses, grad = self.loss.vjp(prediction, batch.y)
+            if lr is not None:
+                grad.mul_(lr.view(-1, *[1] * (grad.dim() - 1)))
+            pullback(grad, False)
+        return losses
 
     def predict(self, rows: Tensor, x: Tensor) -> Tensor:
         """See :meth:`Oracle.predict`."""
         with torch.no_grad():
-            return self._evaluation(self.layout.views(rows), x)
+            self._evaluation.bind(self.layout.views(rows), len(rows))
+            return self._evaluation(x)
 
 
 class _Stacked:
-    """A private copy of a module whose parameters are exchanged for stacked tensors before every call.
+    """A private copy of a module whose parameters are exchanged for stacked tensors.
 
     ``functional_call`` does the same with checks that cost as much as the arithmetic of a small model.
     """
@@ -96,9 +131,18 @@ class _Stacked:
             path, _, name = full.rpartition(".")
             self._places.append((self._module.get_submodule(path)._parameters, name, full))
 
-    def __call__(self, tensors: dict[str, Tensor], x: Tensor) -> Tensor:
-        tensors = tensors | {name: p.expand(len(x), *p.shape) for name, p in self._frozen.items()}
+    def bind(self, tensors: dict[str, Tensor], clients: int, sinks: dict[str, Sink] | None = None) -> None:
+        """Put stacked tensors in the parameters' places, with the sinks of their gradients."""
+        for name, sink in (sinks or {}).items():
+            give_sink(tensors[name], sink)
+        tensors = tensors | {name: p.expand(clients, *p.shape) for name, p in self._frozen.items()}
         for parameters, name, key in self._places:
             parameters[name] = tensors[key]  # type: ignore[assignment]
+
+    def __call__(self, x: Tensor) -> Tensor:
         prediction: Tensor = self._module(x)
         return prediction
+
+    def vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
+        """The forward pass with its reverse pass."""
+        return vjp(self._module, x)

@@ -12,7 +12,7 @@ from persofl import MODELS, PersoflError, Pinball, Shape, SquaredError, build_mo
 from persofl.layout import Layout
 from persofl.models import GRU, LSTM, CausalConv, InstanceNormalised, Linear, model_options, register_model
 from persofl.models.affine import stacked_affine
-from persofl.models.forecast import moving_average
+from persofl.models.forecast import _pooled, moving_average
 from persofl.models.recurrence import gru_sequence, lstm_sequence
 from persofl.oracles import Batch, build_oracle
 
@@ -196,6 +196,26 @@ def test_the_moving_average_is_pandas(kernel):
             padded = np.pad(values, (left, kernel - 1 - left), mode="edge")
             want = pd.Series(padded).rolling(kernel).mean().dropna().to_numpy()
             np.testing.assert_allclose(got[example, :, channel].numpy(), want, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "shape", [(40, 1), (5, 40, 1), (3, 5, 40, 1), (3, 5, 40, 2), (2, 600, 1), (2, 3, 513, 2)]
+)
+def test_the_moving_average_has_one_value_whichever_way_it_is_computed(shape):
+    x = randn(*shape)
+    windows = x.mT.reshape(-1, shape[-2])
+    each = torch.stack([moving_average(window.unsqueeze(-1), 25)[:, 0] for window in windows])
+    torch.testing.assert_close(moving_average(x, 25).mT.reshape(-1, shape[-2]), each, atol=1e-12, rtol=0)
+    torch.testing.assert_close(_pooled(x, 25), moving_average(x, 25), atol=1e-12, rtol=0)
+
+
+def test_a_moving_average_first_taken_for_a_forecast_serves_training_too():
+    x = randn(2, 31, 1)
+    with torch.inference_mode():
+        moving_average(x, 7)
+    weight = torch.ones(31, 1, dtype=x.dtype, requires_grad=True)
+    (weight * moving_average(x * weight, 7)).sum().backward()
+    assert weight.grad.isfinite().all()
 
 
 def test_the_moving_average_of_a_stack_is_each_ones():

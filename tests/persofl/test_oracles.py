@@ -108,11 +108,22 @@ class Tied(nn.Module):
         return self.head(x)
 
 
-@pytest.mark.parametrize("name", [*sorted(MODELS), "tied"])
-def test_a_step_is_a_step_along_the_gradient(name):
+def layer_twice(shape):
+    """An MLP that brings its reverse pass and goes through one layer twice."""
+    model = build_model("mlp", shape, hidden=(shape.lookback, shape.lookback))
+    model.body[1] = model.body[0]
+    return model
+
+
+ODD = {"tied": lambda shape: Tied(shape.lookback, shape.horizon), "layer twice": layer_twice}
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("name", [*sorted(MODELS), *ODD])
+def test_a_step_is_a_step_along_the_gradient(name, affine):
     shape = Shape(9, 2)
-    plain = Tied(9, 2) if name == "tied" else build_model(name, shape, **SMALL.get(name, {}))
-    module = InstanceNormalised(plain, affine=True)
+    plain = ODD[name](shape) if name in ODD else build_model(name, shape, **SMALL.get(name, {}))
+    module = InstanceNormalised(plain, affine=affine)
     data = problem(shape, 3, 4)
     lr = torch.tensor([[0.1], [0.0], [0.5]], dtype=torch.float64)
     oracles = [
@@ -127,6 +138,47 @@ def test_a_step_is_a_step_along_the_gradient(name):
         torch.testing.assert_close(moved, rows - lr * grads, rtol=1e-9, atol=1e-11)
         assert torch.equal(moved[1], rows[1])
         torch.testing.assert_close(oracle.grad(rows, data)[1], grads, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("loss", [SquaredError(), Pinball((0.1, 0.5, 0.9))])
+@pytest.mark.parametrize("name", ["linear", "dlinear", "mlp"])
+def test_steps_in_a_row_are_the_loops_whatever_lies_between(name, loss):
+    """The batched oracle stays tied to rows from step to step; other rows, gradients and forecasts must not confuse it."""
+    shape = Shape(9, 2, outputs=loss.outputs)
+    module = build_model(name, shape, **SMALL.get(name, {})).double()
+    data, other = problem(shape, 3, 4), problem(shape, 3, 4, seed=1)
+    lr = torch.tensor([[0.1], [0.0], [0.5]], dtype=torch.float64)
+    ends = []
+    for kind in ("loop", "batched"):
+        oracle = build_oracle(module, loss, (data.x[0], data.y[0]), kind)
+        assert getattr(oracle.module, "reversible", False)
+        rows, others = rows_for(oracle, 3), rows_for(oracle, 3, seed=2)
+        oracle.descend(rows, data, lr)
+        oracle.descend(rows, other, lr)
+        oracle.descend(others, other, lr)
+        oracle.descend(rows, data, lr)
+        gradient = oracle.grad(rows, data)[1]
+        oracle.descend(rows, other, lr)
+        forecast = oracle.predict(rows, data.x)
+        oracle.descend(rows[:2], Batch(data.x[:2], data.y[:2]), lr[:2])
+        oracle.descend(rows, data, lr)
+        ends.append((rows, others, gradient, forecast))
+    for ours, theirs in zip(*ends, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 4), st.booleans())
+def test_a_loss_s_own_gradient_is_autograd_s(clients, batch, horizon, quantiles):
+    loss = Pinball((0.1, 0.5, 0.9)) if quantiles else SquaredError()
+    target = torch.randn(clients, batch, horizon, dtype=torch.float64)
+    shape = (clients, batch, horizon, *([3] if quantiles else []))
+    prediction = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    expected = loss(prediction, target).mean(1)
+    (gradient,) = torch.autograd.grad(expected.sum(), prediction)
+    losses, ours = loss.vjp(prediction.detach().clone(), target)
+    torch.testing.assert_close(losses, expected.detach())
+    torch.testing.assert_close(ours, gradient)
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
