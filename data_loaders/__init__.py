@@ -8,11 +8,13 @@ x, y = windows.gather(windows.positions("train", clients, ranks))
 from . import vehicle, voice  # noqa: F401  their sources register when imported
 from .electricity import London, SimulatedHouseholds
 from .errors import DataError
+from .examples import ClientExamples, make_examples
 from .home import data_home, find_root
 from .registry import SOURCES, About, Source, build_source, register_source, source_info
 from .remote import Remote
 from .samples import ClientSamples
 from .series import ClientSeries, Dropped
+from .spec import SampleSpec
 from .tables import describe, series_from_table
 from .windows import SPANS, ForecastWindows, Span, WindowSpec, make_windows
 
@@ -20,6 +22,7 @@ __all__ = [
     "SOURCES",
     "SPANS",
     "About",
+    "ClientExamples",
     "ClientSamples",
     "ClientSeries",
     "DataError",
@@ -27,6 +30,7 @@ __all__ = [
     "ForecastWindows",
     "London",
     "Remote",
+    "SampleSpec",
     "SimulatedHouseholds",
     "Source",
     "Span",
@@ -35,6 +39,7 @@ __all__ = [
     "data_home",
     "describe",
     "find_root",
+    "make_examples",
     "make_windows",
     "register_source",
     "series_from_table",

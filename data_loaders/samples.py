@@ -91,6 +91,10 @@ class ClientSamples:
             attributes=attributes,
         )
 
+    def to(self, device: torch.device | str) -> "ClientSamples":
+        """Return the same samples with inputs and targets on another device; what splits them stays here."""
+        return replace(self, inputs=self.inputs.to(device), targets=self.targets.to(device))
+
     def select(self, clients: Sequence[int]) -> "ClientSamples":
         """Return the samples of some clients, in the order given; copies."""
         chosen = [int(client) for client in clients]
@@ -98,11 +102,14 @@ class ClientSamples:
         return self.take(rows, [self.clients[k] for k in chosen], self.attributes.iloc[chosen])
 
     def fingerprint(self) -> str:
-        """Return a hash of names, offsets, inputs and targets: the data set's identity, 16 hex digits."""
+        """Return a hash of names, samples and what splits them: the data set's identity, 16 hex digits."""
         digest = hashlib.blake2b(digest_size=8)
         digest.update("\n".join((*self.clients, *self.classes, self.unit)).encode())
-        for tensor in (self.offsets, self.inputs.cpu(), self.targets.cpu()):
-            digest.update(np.ascontiguousarray(tensor.numpy()).view(np.uint8).data)
+        parts = (self.offsets, self.inputs, self.targets, self.groups, self.times, self.official)
+        for place, tensor in enumerate(parts):
+            if tensor is not None:
+                digest.update(bytes([place]))
+                digest.update(np.ascontiguousarray(tensor.cpu().numpy()).view(np.uint8).data)
         return digest.hexdigest()
 
 
@@ -116,9 +123,7 @@ def _contradictions(samples: ClientSamples) -> list[str]:
         f"{source}: inputs must be (samples, steps, channels) float32, got {tuple(inputs.shape)} {inputs.dtype}.": (
             inputs.dim() == 3 and inputs.dtype == torch.float32
         ),
-        f"{source}: inputs have values that are not finite; fill or drop them.": bool(
-            inputs.isfinite().all()
-        ),
+        f"{source}: inputs have values that are not finite; fill or drop them.": _finite(inputs),
         f"{source}: targets of {len(samples.classes)} classes and {rows} samples must be (samples,) int64 below "
         f"the number of classes, or (samples, outputs) float32 without classes, got {tuple(targets.shape)} "
         f"{targets.dtype}.": _targets_fit(targets, rows, len(samples.classes)),
@@ -140,4 +145,9 @@ def _targets_fit(targets: Tensor, rows: int, classes: int) -> bool:
         right = tuple(targets.shape) == (rows,) and targets.dtype == torch.int64
         return right and (rows == 0 or bool(((targets >= 0) & (targets < classes)).all()))
     right = targets.dim() == 2 and targets.shape[0] == rows and targets.dtype == torch.float32
-    return right and bool(targets.isfinite().all())
+    return right and _finite(targets)
+
+
+def _finite(values: Tensor) -> bool:
+    """Return whether all values are finite; the extremes carry a NaN and need no second buffer."""
+    return values.numel() == 0 or bool(torch.stack(values.aminmax()).isfinite().all())

@@ -71,3 +71,65 @@ class WindowSpec:
         # 0.6 + 0.2 times 10 steps is 8 steps, whatever the rounding of the sum says
         ends = [int(steps * part + 1e-6) for part in (self.train, self.train + self.validation)]
         return {"train": (0, ends[0]), "validation": (ends[0], ends[1]), "test": (ends[1], steps)}
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """How a client's labelled samples are split, and what they are scaled by.
+
+    Args:
+        train: share of a client's samples that train.
+        validation: share that validates; the rest tests.
+        split: ``"time"``: the first samples train, the last ones test. ``"stratified"``: each class is dealt by these
+            shares. ``"official"``: the source's own; where it has no validation part, one is cut from its training
+            samples. ``"auto"``: official, else time, else stratified, whichever the samples can give.
+        scale: moments of the training inputs (and of float targets) of all clients, ``"population"``, of each by
+            itself, ``"client"``, or ``"none"``.
+        min_samples: in every span, else the client is an error or dropped.
+        on_short: ``"error"`` or ``"drop"``.
+        seed: of the stratified split, together with the client's name.
+
+    Raises:
+        DataError: all values out of range, in one message.
+    """
+
+    train: float = 0.6
+    validation: float = 0.2
+    split: Literal["auto", "time", "stratified", "official"] = "auto"
+    scale: Literal["client", "population", "none"] = "population"
+    min_samples: int = 1
+    on_short: Literal["error", "drop"] = "error"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        choices = {
+            "split": ("auto", "time", "stratified", "official"),
+            "scale": ("client", "population", "none"),
+            "on_short": ("error", "drop"),
+        }
+        problems = [
+            f"{name} must be a fraction between 0 and 1, got {getattr(self, name)}."
+            for name in ("train", "validation")
+            if not 0 < getattr(self, name) < 1
+        ]
+        if not problems and self.train + self.validation >= 1 - 1e-9:
+            problems.append(
+                f"train + validation must leave a test span, got {self.train} + {self.validation}; "
+                "make their sum less than 1."
+            )
+        problems += [
+            f"{name} must be one of {', '.join(map(repr, known))}, got {getattr(self, name)!r}."
+            for name, known in choices.items()
+            if getattr(self, name) not in known
+        ]
+        problems += [
+            f"{name} must be at least {bound}, got {getattr(self, name)}."
+            for name, bound in (("min_samples", 1), ("seed", 0))
+            if getattr(self, name) < bound
+        ]
+        raise_if_any(problems)
+
+    @property
+    def parts(self) -> tuple[float, float, float]:
+        """Shares of the three spans, in the order of ``SPANS``."""
+        return (self.train, self.validation, 1 - self.train - self.validation)
