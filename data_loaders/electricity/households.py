@@ -39,17 +39,19 @@ class HouseholdRules:
         min_days: days' worth of readings a household must have.
         min_coverage: share of readings between its first and its last one.
         max_zero_share: share of zeros among its readings.
+        noun: what a client is called.
     """
 
     min_days: float
     min_coverage: float
     max_zero_share: float
+    noun: str = "household"
 
     def in_words(self) -> tuple[str, ...]:
         """Return one sentence a rule."""
         return (
-            "a household's series runs from its first to its last reading",
-            f"min_days: a household with readings for fewer than {self.min_days:g} days is dropped",
+            f"a {self.noun}'s series runs from its first to its last reading",
+            f"min_days: a {self.noun} with readings for fewer than {self.min_days:g} days is dropped",
             f"min_coverage: one with less than {self.min_coverage:.0%} of its span's readings is dropped",
             f"max_zero_share: one whose readings are zero in more than {self.max_zero_share:.0%} is dropped",
         )
@@ -139,7 +141,7 @@ def assemble(
             break
     if not kept:
         raise DataError(
-            f"No household of source {name!r} is left: {count_reasons(dropped) or 'none was found'}."
+            f"No {rules.noun} of source {name!r} is left: {count_reasons(dropped) or 'none was found'}."
         )
     buffer.resize((filled, 1), refcheck=False)
     names = tuple(client for client, _, _ in kept)

@@ -1,20 +1,43 @@
 """Low Carbon London: half-hourly electricity of 5,567 households, 2011 to 2014, in three layouts on disk."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import numpy as np
 import pandas as pd
 
+from ..cache import cached
 from ..errors import DataError, raise_if_any
+from ..home import find_root
 from ..registry import About, register_source
+from ..remote import Remote
 from ..series import ClientSeries
-from .households import Household, HouseholdRules, assemble, clip, to_hourly
+from .households import Household, assemble, clip, to_hourly
 from .london_csv import ATTRIBUTES, INFORMATION, read_information, read_meters
 from .london_table import PREPARED, STEP_SECONDS, open_table
 from .meters import Meters
+from .options import (
+    Negative,
+    choice_problems,
+    negative_in_words,
+    option_problems,
+    period,
+    period_in_words,
+    rules_of,
+    sound,
+)
+from .weather import add_weather, read_bedford
+
+# the other archive, LCL-FullData.zip, is packed with deflate64, which Python cannot unpack
+PARTITIONED = Remote(
+    url="https://data.london.gov.uk/download/vqm0d/04feba67-f1a3-4563-98d0-f3071e3d56d1/Partitioned%20LCL%20Data.zip",
+    name="Partitioned LCL Data.zip",
+    size=795_722_689,
+    unpack="zip",
+    members=("*.csv",),
+)
 
 
 @register_source("london")
@@ -26,7 +49,7 @@ class London:
     with one column a household, and ``clients.csv``); the official CSV archive; its Kaggle re-arrangement.
 
     Args:
-        root: folder, or one CSV file.
+        root: folder, or one CSV file; None for what was fetched or prepared.
         frequency: ``"1h"`` (the sum of hh:00 and hh:30, missing where either is) or ``"30min"``.
         start: first day or stamp, UTC, ``"2013-01-01"``; None for all.
         end: the day or stamp after the last, exclusive; None for all.
@@ -34,6 +57,8 @@ class London:
         min_coverage: drop those with a smaller share of readings between their first and last.
         max_zero_share: drop meters that read zero in a larger share of their readings.
         clients: stop after so many kept households, for quick runs; None for all.
+        weather: add Bedford's temperature, humidity and irradiance as channels, from the file beside the tables.
+        negative: ``"error"`` refuses negative readings, ``"missing"`` leaves them out and counts them.
 
     Raises:
         DataError: all options out of range, in one message.
@@ -46,9 +71,12 @@ class London:
         licence="CC BY 4.0",
         attributes=ATTRIBUTES,
         needs="root=FOLDER (download from the London Datastore)",
+        size="796 MB",
+        attribution="Low Carbon London project, UK Power Networks / Greater London Authority",
+        remotes=(PARTITIONED,),
     )
 
-    root: str
+    root: str | None = None
     frequency: Literal["1h", "30min"] = "1h"
     start: str | None = None
     end: str | None = None
@@ -56,6 +84,8 @@ class London:
     min_coverage: float = 0.9
     max_zero_share: float = 0.9
     clients: int | None = None
+    weather: bool = False
+    negative: Negative = "error"
 
     def __post_init__(self) -> None:
         raise_if_any(_problems(self))
@@ -66,18 +96,18 @@ class London:
         Raises:
             DataError: nothing to read at ``root``, a file or value that cannot be read, or no household left.
         """
-        root = Path(self.root).expanduser()
-        if not root.exists():
-            raise DataError(
-                f"There is no file or folder {root}. Point root at the London data; {_looked_for()}"
-            )
+        root = find_root("london", self.root)
+        return cached(self, "london", root, lambda: self._read(root))
+
+    def _read(self, root: Path) -> ClientSeries:
         prepared = [root / PREPARED[name] for name in dict.fromkeys((self.frequency, "30min"))]
         table = next((path for path in prepared if path.is_file()), None)
         if table is None and (root / PREPARED["1h"]).is_file():
             raise DataError(
                 f"{root} holds hourly readings only; frequency='30min' needs {PREPARED['30min']} there."
             )
-        return self._from_table(table) if table else self._from_meters(read_meters(root), root)
+        series = self._from_table(table) if table else self._from_meters(read_meters(root), root)
+        return add_weather(series, {"": read_bedford(root)}) if self.weather else series
 
     def _from_table(self, path: Path) -> ClientSeries:
         households, capacity = open_table(path)
@@ -95,24 +125,20 @@ class London:
         return replace(series, attributes=_attributes(series, known), rules=rules + series.rules)
 
     def _assemble(self, households: Iterator[Household], capacity: int) -> ClientSeries:
-        period = tuple(None if stamp is None else _seconds(stamp) for stamp in (self.start, self.end))
-        hourly = self.frequency == "1h"
-        clipped = (clip(to_hourly(h) if hourly else h, *period) for h in households)
-        rules = HouseholdRules(self.min_days, self.min_coverage, self.max_zero_share)
-        step = STEP_SECONDS[self.frequency]
+        hourly, counts = self.frequency == "1h", Counter[str]()
+        clipped = (clip(household, *period(self)) for household in households)
+        checked = sound(clipped, self.negative, counts, "household")
         series = assemble(
-            "london", clipped, rules, capacity=capacity, step_seconds=step, clients=self.clients
+            "london",
+            map(to_hourly, checked) if hourly else checked,
+            rules_of(self, "household"),
+            capacity=capacity,
+            step_seconds=STEP_SECONDS[self.frequency],
+            clients=self.clients,
         )
-        return replace(series, rules=self._rules() + series.rules)
-
-    def _rules(self) -> tuple[str, ...]:
-        said = {
-            "an hour is the sum of hh:00 and hh:30, missing where either is": self.frequency == "1h",
-            f"period: from {self.start or 'the first'} up to {self.end or 'the last'} reading": self.start
-            or self.end,
-            f"clients: only the first {self.clients} households that keep the rules": self.clients,
-        }
-        return tuple(words for words, applies in said.items() if applies)
+        hours = ("an hour is the sum of hh:00 and hh:30, missing where either is",) if hourly else ()
+        said = hours + period_in_words(self, "household") + negative_in_words(self.negative, counts)
+        return replace(series, rules=said + series.rules)
 
 
 def _attributes(series: ClientSeries, known: pd.DataFrame) -> pd.DataFrame:
@@ -126,36 +152,4 @@ def _attributes(series: ClientSeries, known: pd.DataFrame) -> pd.DataFrame:
 
 
 def _problems(source: London) -> list[str]:
-    problems = []
-    if source.frequency not in STEP_SECONDS:
-        problems.append(f"frequency must be '1h' or '30min', got {source.frequency!r}.")
-    problems += [
-        f"{name} must be a fraction between 0 and 1, got {getattr(source, name)}."
-        for name in ("min_coverage", "max_zero_share")
-        if not 0 <= getattr(source, name) <= 1
-    ]
-    if source.min_days < 0:
-        problems.append(f"min_days must not be negative, got {source.min_days}.")
-    if source.clients is not None and source.clients < 1:
-        problems.append(f"clients must be at least 1, or None for all, got {source.clients}.")
-    return problems + _period_problems(source.start, source.end)
-
-
-def _period_problems(start: str | None, end: str | None) -> list[str]:
-    try:
-        stamps = [_seconds(stamp) for stamp in (start, end) if stamp is not None]
-    except ValueError:
-        return [f"start and end must be stamps like 2013-01-01, got {start!r} and {end!r}."]
-    return (
-        [f"start must be before end, got {start} and {end}."]
-        if len(stamps) == 2 and stamps[0] >= stamps[1]
-        else []
-    )
-
-
-def _seconds(stamp: str) -> int:
-    return int(np.datetime64(stamp, "s").astype(np.int64))
-
-
-def _looked_for() -> str:
-    return f"looked for {PREPARED['1h']}, {PREPARED['30min']}, or CSV files with LCLid and DateTime or tstp."
+    return choice_problems("frequency", source.frequency, ("1h", "30min")) + option_problems(source)

@@ -159,7 +159,7 @@ def test_a_broken_file_is_named(tmp_path, load):
 
 
 def test_missing_folders_and_files_say_what_was_looked_for(tmp_path):
-    with pytest.raises(DataError, match=r"no file or folder .*nowhere.*looked for load_hourly.parquet"):
+    with pytest.raises(DataError, match=r"no file or folder .*nowhere\. Check the path"):
         London(str(tmp_path / "nowhere")).load()
     write(tmp_path / "notes.csv", ["a,b", "1,2"])
     (tmp_path / "empty.csv").touch()
