@@ -13,6 +13,7 @@ from .errors import DataError
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Booleans = npt.NDArray[np.bool_]
+NO_BREAKS: Ints = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,10 +98,35 @@ def all_clear(bad: Booleans, width: int) -> Booleans:
     )
 
 
-def fill_gaps(values: Floats, max_gap: int) -> Floats:
+def run_edges(rows: int, breaks: Ints) -> tuple[Ints, Ints]:
+    """Return the first row of each row's own run and the row after its last, both ``(rows,)``.
+
+    Args:
+        rows: of the client.
+        breaks: ``(breaks,)`` rows where a new run begins.
+    """
+    edges = np.concatenate(([0], breaks, [rows])).astype(np.int64)
+    lengths = np.diff(edges)
+    return np.repeat(edges[:-1], lengths), np.repeat(edges[1:], lengths)
+
+
+def uncut(starts: int, width: int, breaks: Ints) -> Booleans:
+    """Return whether the ``width`` rows from each of ``starts`` rows on lie in one run, ``(starts,)``."""
+    cut = np.zeros(starts + width, np.bool_)
+    cut[breaks[breaks < len(cut)]] = True
+    # a break at the first row of a window cuts nothing off it
+    return all_clear(cut[1:], width - 1)[:starts] if width > 1 else np.ones(starts, np.bool_)
+
+
+def fill_gaps(values: Floats, max_gap: int, breaks: Ints = NO_BREAKS) -> Floats:
     """Return ``(rows, channels)`` where gaps of up to ``max_gap`` rows take the last observed value.
 
-    Longer gaps, and those with nothing before them, stay NaN as a whole.
+    Longer gaps, and those with nothing before them in their run, stay NaN as a whole. A gap ends where its run does.
+
+    Args:
+        values: ``(rows, channels)`` of one client.
+        max_gap: rows.
+        breaks: ``(breaks,)`` rows where a new run begins.
     """
     missing = np.isnan(values)
     if max_gap == 0 or not missing.any():
@@ -108,7 +134,15 @@ def fill_gaps(values: Floats, max_gap: int) -> Floats:
     rows = np.arange(len(values))[:, None]
     last = np.maximum.accumulate(np.where(missing, -1, rows), axis=0)
     following = np.minimum.accumulate(np.where(missing, len(values), rows)[::-1], axis=0)[::-1]
-    fillable = missing & (last >= 0) & (following - last - 1 <= max_gap)
+    begin: Ints | int = 0
+    if len(breaks):
+        first, end = run_edges(len(values), breaks)
+        begin, last, following = (
+            first[:, None],
+            np.maximum(last, first[:, None] - 1),
+            np.minimum(following, end[:, None]),
+        )
+    fillable = missing & (last >= begin) & (following - last - 1 <= max_gap)
     return np.where(fillable, np.take_along_axis(values, np.maximum(last, 0), axis=0), values)
 
 

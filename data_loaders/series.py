@@ -43,7 +43,9 @@ class ClientSeries:
         channel_names: of the channels, target first; none where they have no names.
         known: names of channels that are known in advance (calendar, weather forecasts); a window sees them
             ``horizon`` steps ahead.
-        breaks: rows of ``values``, ascending, where a new run of the same client begins; no window crosses one.
+        breaks: ``(breaks,)`` int64 rows of ``values``, ascending, where a new run of the same client begins; strictly
+            inside a client. A client's first run starts at its stamp; when later ones do is not recorded. Nothing
+            crosses a break: no window, no filled gap, no day, no pair of the naive error.
 
     Raises:
         DataError: shapes, names or offsets that contradict each other.
@@ -85,24 +87,39 @@ class ClientSeries:
         """Return one client's series, ``(steps, channels)``, as a view of the buffer."""
         return self.values[int(self.offsets[client]) : int(self.offsets[client + 1])]
 
+    def breaks_of(self, client: int) -> Tensor:
+        """Return where one client's later runs begin, ``(breaks,)`` int64 rows of :meth:`of`."""
+        low, high = torch.searchsorted(self.breaks, self.offsets[client : client + 2])
+        return self.breaks[low:high] - self.offsets[client]
+
     def select(self, clients: Sequence[int]) -> "ClientSeries":
         """Return the series of some clients, in the order given; the values are copied."""
+        values = torch.cat([self.of(int(client)) for client in clients] or [self.values[:0]])
+        return self.select_as(clients, values)
+
+    def select_as(self, clients: Sequence[int], values: Tensor) -> "ClientSeries":
+        """Return some clients, in the order given, with other ``values`` ``(their steps, channels)``, not copied."""
         chosen = [int(client) for client in clients]
+        offsets = offsets_of([int(self.lengths[client]) for client in chosen])
+        breaks = [self.breaks_of(client) + offsets[place] for place, client in enumerate(chosen)]
         return replace(
             self,
-            values=torch.cat([self.of(client) for client in chosen] or [self.values[:0]]),
-            offsets=offsets_of([int(self.lengths[client]) for client in chosen]),
+            values=values,
+            offsets=offsets,
             clients=tuple(self.clients[client] for client in chosen),
             attributes=self.attributes.iloc[chosen],
             starts=self.starts[chosen],
+            breaks=torch.cat([*breaks, self.breaks[:0]]),
         )
 
     def fingerprint(self) -> str:
-        """Return a hash of names, offsets, stamps and values: the data set's identity, 16 hex digits."""
+        """Return a hash of names, offsets, stamps, values and breaks: the data set's identity, 16 hex digits."""
         digest = hashlib.blake2b(digest_size=8)
         digest.update("\n".join((*self.clients, str(self.step_seconds), self.unit)).encode())
         for array in (self.offsets.numpy(), self.starts.astype("datetime64[s]"), self.values.cpu().numpy()):
             digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+        if self.channel_names or len(self.breaks):  # a series without them keeps the identity it always had
+            digest.update(repr((self.channel_names, self.known, self.breaks.tolist())).encode())
         return digest.hexdigest()
 
 
@@ -135,7 +152,48 @@ def _contradictions(series: ClientSeries) -> list[str]:
         == count,
         f"{source}: step_seconds must be positive, got {series.step_seconds}.": series.step_seconds > 0,
     }
-    return [problem for problem, holds in checks.items() if not holds]
+    problems = [problem for problem, holds in checks.items() if not holds]
+    inside = [] if problems else _break_problems(series)
+    return problems + [f"{source}: {problem}" for problem in inside + _channel_problems(series)]
+
+
+def _break_problems(series: ClientSeries) -> list[str]:
+    """Return what is wrong with the breaks of a series whose offsets fit."""
+    breaks = series.breaks
+    if breaks.dim() != 1 or breaks.dtype != torch.int64:
+        return [f"breaks must be (breaks,) int64 rows, got {tuple(breaks.shape)} {breaks.dtype}."]
+    if bool((breaks.diff() <= 0).any()):
+        place = int((breaks.diff() <= 0).nonzero()[0])
+        return [f"breaks must ascend, got {int(breaks[place])} before {int(breaks[place + 1])}."]
+    ends = torch.cat([series.offsets, series.offsets[-1:]])
+    wrong = breaks[torch.isin(breaks, ends) | (breaks < 0) | (breaks > series.offsets[-1])]
+    if not len(wrong):
+        return []
+    return [
+        f"break {int(wrong[0])} is not inside a client: it must be a row of values after a client's first one. "
+        "Clients need no break between them."
+    ]
+
+
+def _channel_problems(series: ClientSeries) -> list[str]:
+    """Return what is wrong with the names of channels and those known in advance."""
+    names, known, count = series.channel_names, series.known, int(series.values.shape[-1])
+    problems = []
+    if names and len(names) != count:
+        problems.append(f"{count} channels need {count} channel_names, got {', '.join(names)}.")
+    problems += [
+        f"{field} holds {name!r} {times} times; names must be unique."
+        for field, listed in (("channel_names", names), ("known", known))
+        for name, times in Counter(listed).items()
+        if times > 1
+    ]
+    unknown = sorted(set(known) - set(names))
+    if unknown:
+        among = f"among {', '.join(names)}" if names else "in channel_names, which are empty"
+        problems.append(f"known channel {', '.join(map(repr, unknown))} is not {among}.")
+    if names and names[0] in known:
+        problems.append(f"the target {names[0]!r} cannot be known in advance; leave it out of known.")
+    return problems
 
 
 def offsets_fit(offsets: Tensor, clients: int, rows: int) -> bool:

@@ -7,11 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import DataError
-from .runs import Booleans, Floats, Ints, all_clear, fill_gaps, find_runs
+from .runs import Booleans, Floats, Ints, all_clear, fill_gaps, find_runs, run_edges, uncut
 from .series import ClientSeries
 from .spec import SPANS, Span, WindowSpec
 
 DAY_SECONDS = 86400
+_SEASON_SECONDS = (
+    60  # steps below a minute are signals of machines, whose last value says more than yesterday's
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,31 +36,55 @@ def survey_client(series: ClientSeries, client: int, spec: WindowSpec) -> Survey
         DataError: infinite values.
     """
     values: Floats = series.of(client).numpy()
-    if np.isinf(values).any():
-        raise DataError(
-            f"Client {series.clients[client]!r} has infinite values. Mark missing readings as NaN."
-        )
+    breaks: Ints = series.breaks_of(client).numpy()
+    _refuse_infinite(values, series, client)
     training = values[: spec.bounds(len(values))["train"][1]]
     mean, std = _moments(training)
-    runs = _client_runs(values, spec)
+    runs = _client_runs(values, spec, breaks, channels_ahead(series))
     few = {span: int(count.sum()) for span, (_, count) in runs.items() if count.sum() < spec.min_windows}
     reason = f"too few windows: {len(values)} steps give {_listed(few)}, min_windows={spec.min_windows}"
     return Survey(
         mean=mean,
         std=std,
-        naive_error=_naive_error(training[:, 0], day_steps(series) or 1),
+        naive_error=_naive_error(training[:, 0], season_steps(series), breaks[breaks < len(training)]),
         runs=runs,
-        days=_client_days(training[:, 0], series, client),
+        days=_client_days(training[: breaks[0] if len(breaks) else None, 0], series, client),
         few=reason if few else None,
     )
 
 
-def _client_runs(values: Floats, spec: WindowSpec) -> dict[Span, tuple[Ints, Ints]]:
+def channels_ahead(series: ClientSeries) -> Booleans:
+    """Return which channels are known in advance, ``(channels,)``."""
+    names = series.channel_names or ("",) * series.channels
+    return np.array([name in series.known for name in names], np.bool_)
+
+
+def _refuse_infinite(values: Floats, series: ClientSeries, client: int) -> None:
+    infinite = np.isinf(values).any(axis=1)
+    if infinite.any():
+        row = int(infinite.argmax())
+        stamp = series.starts[client] + np.timedelta64(round(row * series.step_seconds * 1e6), "us")
+        within = not bool((series.breaks_of(client) <= row).any())
+        raise DataError(
+            f"Client {series.clients[client]!r} has infinite values, the first at step {row}"
+            f"{f' ({stamp})' if within else ''}. Mark missing readings as NaN."
+        )
+
+
+def _client_runs(
+    values: Floats, spec: WindowSpec, breaks: Ints, ahead: Booleans
+) -> dict[Span, tuple[Ints, Ints]]:
     """Return the runs of valid windows in each span, rows counted from the client's start."""
     starts = max(0, len(values) - spec.width + 1)
-    inputs = all_clear(_any_missing(fill_gaps(values, spec.max_gap)), spec.lookback)
+    filled = fill_gaps(values, spec.max_gap, breaks)
+    # with no channel known in advance this copies nothing
+    inputs = all_clear(_any_missing(filled[:, ~ahead] if ahead.any() else filled), spec.lookback)
     targets = all_clear(np.isnan(values[:, 0]), spec.horizon)[spec.lookback :]
     valid = inputs[:starts] & targets[:starts]
+    if ahead.any():  # what a window sees of these lies a horizon later
+        valid &= all_clear(_any_missing(filled[:, ahead]), spec.lookback)[spec.horizon :][:starts]
+    if len(breaks):
+        valid &= uncut(starts, spec.width, breaks)
     bounds = spec.bounds(len(values))
     # only a training window's inputs have to stay in the span: the past is known when one forecasts
     lows = {span: 0 if span == "train" else max(0, bounds[span][0] - spec.lookback) for span in SPANS}
@@ -65,12 +92,18 @@ def _client_runs(values: Floats, spec: WindowSpec) -> dict[Span, tuple[Ints, Int
 
 
 def _client_days(target: Floats, series: ClientSeries, client: int) -> tuple[Ints, Ints]:
-    """Return the runs of complete observed days from the first midnight on; none if steps split a day."""
+    """Return the runs of complete observed days from the first midnight on; none if steps split a day.
+
+    Args:
+        target: ``(steps,)`` of the client's first run, the only one whose midnights are known.
+        series: for stamps.
+        client: its number.
+    """
     day = day_steps(series)
     if day == 0:
         return find_runs(np.zeros(0, np.bool_), 0, 0, 1)
     since_midnight = int(series.starts[client].astype("datetime64[s]").astype(np.int64)) % DAY_SECONDS
-    first = -(-(-since_midnight % DAY_SECONDS) // int(series.step_seconds))
+    first = int(np.ceil((-since_midnight % DAY_SECONDS) / series.step_seconds - 1e-9))
     return find_runs(all_clear(np.isnan(target), day), first, len(target) - day + 1, day)
 
 
@@ -89,16 +122,25 @@ def _moments(training: Floats) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.
     return mean, np.where(std > 1e-6 * np.abs(mean) + 1e-12, std, 1.0)
 
 
-def _naive_error(target: Floats, lag: int) -> float:
+def _naive_error(target: Floats, lag: int, breaks: Ints) -> float:
     """Return the MAE of the forecast "as ``lag`` steps ago" over observed pairs; NaN if none, or if 0."""
     errors = np.abs(target[lag:].astype(np.float64) - target[:-lag])
+    if len(breaks):
+        first, _ = run_edges(len(target), breaks)
+        errors = errors[(np.arange(len(target)) - lag >= first)[lag:]]
     errors = errors[~np.isnan(errors)]
     return float(errors.mean()) if errors.any() else float("nan")
 
 
 def day_steps(series: ClientSeries) -> int:
-    """Return the steps of a day, 0 when they do not divide it."""
-    return 0 if DAY_SECONDS % series.step_seconds else int(DAY_SECONDS // series.step_seconds)
+    """Return the steps of a day, 0 when they do not divide it; 864,000 at 10 Hz."""
+    steps = round(DAY_SECONDS / series.step_seconds)
+    return steps if abs(steps * series.step_seconds - DAY_SECONDS) < 1e-6 else 0
+
+
+def season_steps(series: ClientSeries) -> int:
+    """Return the lag of the naive forecast: a day, or the last value where steps do not divide a day or are short."""
+    return (day_steps(series) if series.step_seconds >= _SEASON_SECONDS else 0) or 1
 
 
 def _listed(counts: Mapping[Span, int]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from .errors import DataError
 from .runs import Runs, fill_gaps, join_runs
 from .series import ClientSeries, Dropped, count_reasons, offsets_of
 from .spec import SPANS, Span, WindowSpec
-from .survey import day_steps, survey_client
+from .survey import channels_ahead, day_steps, survey_client
 
 __all__ = ["SPANS", "ForecastWindows", "Span", "WindowSpec", "make_windows"]
 
@@ -29,9 +30,11 @@ class ForecastWindows:
         mean: ``(clients, channels)`` of observed training values, original unit.
         std: ``(clients, channels)``, > 0 always: 1 for a constant channel.
         naive_error: ``(clients,)`` training MAE of the forecast "as a day ago" in the original unit,
-            MASE's scale; NaN where no pair was observed or the error is zero.
+            MASE's scale; "as the step before" where steps do not divide a day or are shorter than a minute.
+            NaN where no pair was observed or the error is zero.
         runs: the valid windows of each span.
-        days: the complete observed days of the training span.
+        days: the complete observed days of the training span, of a client's first run.
+        ahead: ``(channels,)`` bool, the channels that are known in advance; None when there are none.
     """
 
     series: ClientSeries
@@ -41,9 +44,30 @@ class ForecastWindows:
     naive_error: Tensor
     runs: Mapping[Span, Runs]
     days: Runs
+    ahead: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.series)
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """Names of the clients that have windows."""
+        return self.series.clients
+
+    @property
+    def task(self) -> Literal["forecast"]:
+        """What is learnt."""
+        return "forecast"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """No classes: a forecast is a number."""
+        return ()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Lookback, horizon and channels."""
+        return self.spec.lookback, self.spec.horizon, self.series.channels
 
     def count(self, span: Span) -> Tensor:
         """Return the windows of each client in the span, ``(clients,)`` int64."""
@@ -68,10 +92,15 @@ class ForecastWindows:
     def gather(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return scaled inputs ``(..., lookback, channels)``, targets ``(..., horizon)`` of rows ``(...)``.
 
-        Both are views of one copied block; call ``contiguous()`` where a kernel needs it.
+        Row ``t`` of an input is the step ``position + t``; of a channel that is known in advance the step
+        ``position + horizon + t``, so that its last ``horizon`` rows are the forecast hours' own. Both are views of one
+        copied block; call ``contiguous()`` where a kernel needs it.
         """
         block = _rows(self.series.values, positions, self.spec.width)
-        return block[..., : self.spec.lookback, :], block[..., self.spec.lookback :, 0]
+        x, y = block[..., : self.spec.lookback, :], block[..., self.spec.lookback :, 0]
+        return (
+            x if self.ahead is None else torch.where(self.ahead, block[..., self.spec.horizon :, :], x)
+        ), y
 
     def profiles(self, client: int) -> Tensor:
         """Return a client's complete observed training days, scaled, ``(days, steps per day)`` from midnight.
@@ -88,6 +117,20 @@ class ForecastWindows:
         first = self.days.positions(torch.tensor([client], device=ranks.device), ranks[None])[0]
         return _rows(self.series.values, first, self.days.stride)[..., 0]
 
+    def features(self, client: int) -> Tensor:
+        """Return what distances compare: a client's training data, scaled, ``(n, F)``; F is the same for all.
+
+        Daily profiles, see :meth:`profiles`, where the step divides a day and every client has two complete days;
+        otherwise the target in training windows, about one every ``horizon`` steps, ``F = lookback + horizon``.
+        """
+        if self.days.stride and bool((self.days.count() >= 2).all()):
+            return self.profiles(client)
+        count = int(self.count("train")[client])
+        every = max(1, min(self.spec.horizon // self.spec.train_stride, count - 1))
+        ranks = torch.arange(0, count, every, device=self.days.base.device)
+        positions = self.positions("train", torch.tensor([client], device=ranks.device), ranks[None])[0]
+        return _rows(self.series.values, positions, self.spec.width)[..., 0]
+
     def unscale(self, clients: Tensor, y: Tensor) -> Tensor:
         """Return scaled targets ``(c, ...)`` of ``clients`` ``(c,)`` in the original unit."""
         shape = (-1,) + (1,) * (y.dim() - 1)
@@ -96,6 +139,7 @@ class ForecastWindows:
     def to(self, device: torch.device | str) -> "ForecastWindows":
         """Return the same windows with buffer, scales and runs on another device."""
         moved = {name: getattr(self, name).to(device) for name in ("mean", "std", "naive_error", "days")}
+        moved["ahead"] = None if self.ahead is None else self.ahead.to(device)
         series = replace(self.series, values=self.series.values.to(device))
         return replace(
             self, series=series, runs={span: runs.to(device) for span, runs in self.runs.items()}, **moved
@@ -113,6 +157,9 @@ def make_windows(series: ClientSeries, spec: WindowSpec) -> ForecastWindows:
 
     Raises:
         DataError: a client with too few windows (``on_short="error"``), no client left, or infinite values.
+
+    No window crosses a break of the series, and channels that are ``known`` must be observed where a window sees them,
+    ``horizon`` steps ahead.
     """
     surveys = [survey_client(series, client, spec) for client in range(len(series))]
     kept = [index for index, survey in enumerate(surveys) if survey.few is None]
@@ -122,7 +169,7 @@ def make_windows(series: ClientSeries, spec: WindowSpec) -> ForecastWindows:
     mean, std = (np.stack([getattr(survey, name) for survey in chosen]) for name in ("mean", "std"))
     scaled = _scaled(series, kept, mean, std, spec.max_gap)
     scaled = replace(scaled, dropped=series.dropped + dropped)
-    day = day_steps(series)
+    ahead = torch.from_numpy(channels_ahead(series))
     return ForecastWindows(
         series=scaled,
         spec=spec,
@@ -132,7 +179,8 @@ def make_windows(series: ClientSeries, spec: WindowSpec) -> ForecastWindows:
         runs={
             s: join_runs([survey.runs[s] for survey in chosen], scaled.offsets, spec.stride(s)) for s in SPANS
         },
-        days=join_runs([survey.days for survey in chosen], scaled.offsets, day),
+        days=join_runs([survey.days for survey in chosen], scaled.offsets, day_steps(series)),
+        ahead=ahead if bool(ahead.any()) else None,
     )
 
 
@@ -148,16 +196,9 @@ def _scaled(
     values = torch.empty((int(offsets[-1]), series.channels), dtype=torch.float32)
     target = values.numpy()
     for place, client in enumerate(kept):
-        filled = fill_gaps(series.of(client).numpy(), max_gap)
+        filled = fill_gaps(series.of(client).numpy(), max_gap, series.breaks_of(client).numpy())
         target[int(offsets[place]) : int(offsets[place + 1])] = (filled - mean[place]) / std[place]
-    return replace(
-        series,
-        values=values,
-        offsets=offsets,
-        clients=tuple(series.clients[client] for client in kept),
-        attributes=series.attributes.iloc[kept],
-        starts=series.starts[kept],
-    )
+    return series.select_as(kept, values)
 
 
 def _rows(values: Tensor, positions: Tensor, width: int) -> Tensor:
@@ -176,19 +217,24 @@ def _complain(series: ClientSeries, spec: WindowSpec, dropped: tuple[Dropped, ..
         seen = dropped[:_NAMED_CLIENTS]
         more = f" So have {len(dropped) - len(seen)} more clients." if len(dropped) > len(seen) else ""
         raise DataError(
-            " ".join(f"Client {item.client!r} has {item.reason}." for item in seen) + more + _remedy(spec)
+            " ".join(f"Client {item.client!r} has {item.reason}." for item in seen)
+            + more
+            + _remedy(series, spec)
         )
     if not kept:
         everyone = series.dropped + dropped
         counted = f": {count_reasons(everyone)}" if everyone else ""
         first = f" (first: {everyone[0].client!r}, {everyone[0].reason})" if everyone else ""
-        raise DataError(f"No client of source {series.name!r} is left{counted}{first}.{_remedy(spec)}")
+        raise DataError(
+            f"No client of source {series.name!r} is left{counted}{first}.{_remedy(series, spec)}"
+        )
 
 
-def _remedy(spec: WindowSpec) -> str:
+def _remedy(series: ClientSeries, spec: WindowSpec) -> str:
     return (
         f" lookback={spec.lookback} and horizon={spec.horizon} need {spec.width} steps in the training span "
-        f"and {spec.horizon} target steps in each other span, without gaps beyond max_gap={spec.max_gap}. "
+        f"and {spec.horizon} target steps in each other span, without gaps beyond max_gap={spec.max_gap}"
+        f"{' and within one run' if len(series.breaks) else ''}. "
         + ("Drop such clients with on_short='drop', or shorten lookback." if spec.on_short == "error" else "")
         + ("Shorten lookback or horizon, or use longer series." if spec.on_short == "drop" else "")
     )

@@ -22,7 +22,7 @@ def shared_data():
 def make_series():
     """Build a series from a list of per-client arrays, (steps,) or (steps, channels)."""
 
-    def build(arrays, step_seconds=3600, starts=None):
+    def build(arrays, step_seconds=3600, starts=None, **fields):
         values = [np.asarray(array, np.float32).reshape(len(array), -1) for array in arrays]
         names = tuple(f"client {number}" for number in range(len(values)))
         stamps = starts or ["2013-01-01"] * len(values)
@@ -35,6 +35,7 @@ def make_series():
             starts=np.array(stamps, "datetime64[s]"),
             step_seconds=step_seconds,
             unit="kWh",
+            **fields,
         )
 
     return build

@@ -61,6 +61,60 @@ def test_fields_that_contradict_each_other_are_all_named(make_series):
     assert "step_seconds must be positive, got 0" in message
 
 
+def test_breaks_and_names_go_along(make_series):
+    arrays = [np.arange(10).reshape(5, 2), np.arange(6).reshape(3, 2), np.arange(8).reshape(4, 2)]
+    names = {"channel_names": ("load", "hour"), "known": ("hour",)}
+    series = make_series(arrays, breaks=torch.tensor([2, 4, 9, 11]), **names)
+    assert [series.breaks_of(client).tolist() for client in range(3)] == [[2, 4], [], [1, 3]]
+    part = series.select([2, 1, 0])
+    assert part.breaks.tolist() == [1, 3, 9, 11]
+    assert part.known == ("hour",)
+    assert series.select([]).breaks.tolist() == series.select([1]).breaks.tolist() == []
+    others = [
+        make_series(arrays),
+        make_series(arrays, **names),
+        make_series(arrays, breaks=torch.tensor([2])),
+        make_series(arrays, channel_names=("load", "hour")),
+    ]
+    assert len({series.fingerprint(), *(other.fingerprint() for other in others)}) == 5
+    assert series.select([0, 1, 2]).fingerprint() == series.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("breaks", "message"),
+    [
+        ([3.0], r"breaks must be \(breaks,\) int64 rows, got \(1,\) torch.float32"),
+        ([[3]], r"got \(1, 1\) torch.int64"),
+        ([6, 3], "breaks must ascend, got 6 before 3"),
+        ([3, 3], "breaks must ascend, got 3 before 3"),
+        ([0], "break 0 is not inside a client"),
+        ([3, 5], "break 5 is not inside a client"),
+        ([8], "break 8 is not inside a client"),
+        ([9], "break 9 is not inside a client"),
+        ([-1, 3], "break -1 is not inside a client"),
+    ],
+)
+def test_breaks_lie_inside_clients(make_series, breaks, message):
+    with pytest.raises(DataError, match=message):
+        make_series([np.arange(5), np.arange(3)], breaks=torch.tensor(breaks))
+
+
+@pytest.mark.parametrize(
+    ("names", "known", "message"),
+    [
+        (("load",), (), "2 channels need 2 channel_names, got load"),
+        (("load", "load"), (), "channel_names holds 'load' 2 times"),
+        (("load", "hour"), ("hours",), "known channel 'hours' is not among load, hour"),
+        ((), ("hour",), "known channel 'hour' is not in channel_names, which are empty"),
+        (("load", "hour"), ("hour", "hour"), "known holds 'hour' 2 times"),
+        (("load", "hour"), ("load",), "the target 'load' cannot be known in advance"),
+    ],
+)
+def test_names_of_channels_fit(make_series, names, known, message):
+    with pytest.raises(DataError, match=message):
+        make_series([np.zeros((5, 2))], channel_names=names, known=known)
+
+
 def test_reasons_are_counted_by_rule():
     dropped = [Dropped("a", "min_days: 3"), Dropped("b", "zeros: all"), Dropped("c", "min_days: 4")]
     assert count_reasons(dropped) == "2 by min_days, 1 by zeros"

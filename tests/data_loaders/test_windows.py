@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -9,27 +11,26 @@ from data_loaders import SPANS, DataError, WindowSpec, make_windows
 SMALL = WindowSpec(lookback=3, horizon=2, on_short="drop")
 
 
-def reference_fill(values, max_gap):
-    """The gap rule, one value after another."""
+def reference_fill(values, max_gap, breaks=()):
+    """The gap rule, one value after another, in every run by itself."""
     filled = values.copy()
-    for column in range(values.shape[1]):
-        row = 0
-        while row < len(values):
-            if not np.isnan(values[row, column]):
-                row += 1
-                continue
-            end = row
-            while end < len(values) and np.isnan(values[end, column]):
-                end += 1
-            if row > 0 and end - row <= max_gap:
-                filled[row:end, column] = values[row - 1, column]
-            row = end
+    edges = [0, *breaks, len(values)]
+    for begin, stop in pairwise(edges):
+        for column in range(values.shape[1]):
+            row = begin
+            while row < stop:
+                end = row
+                while end < stop and np.isnan(values[end, column]):
+                    end += 1
+                if begin < row < end <= row + max_gap:
+                    filled[row:end, column] = values[row - 1, column]
+                row = end + 1
     return filled
 
 
-def reference_windows(values, spec, span):
+def reference_windows(values, spec, span, breaks=(), known=()):
     """Every window of one client in a span, by trying every start: rows from the client's start."""
-    steps, width, filled = len(values), spec.width, reference_fill(values, spec.max_gap)
+    steps, width, filled = len(values), spec.width, reference_fill(values, spec.max_gap, breaks)
     first_end = int(steps * spec.train + 1e-6)
     second_end = int(steps * (spec.train + spec.validation) + 1e-6)
     begin, end = {
@@ -47,9 +48,19 @@ def reference_windows(values, spec, span):
     return [
         start
         for start in grid
-        if not np.isnan(filled[start : start + spec.lookback]).any()
+        if not np.isnan(reference_input(filled, spec, start, known)).any()
         and not np.isnan(values[start + spec.lookback : start + width, 0]).any()
+        and not any(start < row < start + width for row in breaks)
     ]
+
+
+def reference_input(filled, spec, start, known=()):
+    """What a window sees, channel by channel."""
+    columns = []
+    for channel in range(filled.shape[1]):
+        first = start + spec.horizon if channel in known else start
+        columns.append(filled[first : first + spec.lookback, channel])
+    return np.stack(columns, axis=1)
 
 
 def all_positions(windows, span):
@@ -63,15 +74,22 @@ def all_positions(windows, span):
 
 @st.composite
 def populations(draw):
-    """Clients of unequal length, one or two channels, with gaps of all lengths; and a spec."""
+    """Clients of unequal length in one or more runs, one to three channels, with gaps of all lengths; and a spec.
+
+    Returns the clients' arrays, their breaks, the numbers of the channels known in advance, and the spec.
+    """
     generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    channels, gaps = draw(st.integers(1, 2)), draw(st.sampled_from([0.0, 0.05, 0.3]))
-    arrays = []
+    channels, gaps = draw(st.integers(1, 3)), draw(st.sampled_from([0.0, 0.05, 0.3]))
+    broken = draw(st.booleans())
+    known = [channel for channel in range(1, channels) if draw(st.booleans())]
+    arrays, breaks = [], []
     for _ in range(draw(st.integers(1, 4))):
         values = generator.normal(size=(int(generator.integers(1, 70)), channels)).astype(np.float32)
         for start in np.flatnonzero(generator.random(len(values)) < gaps):
             values[start : start + int(generator.integers(1, 6)), int(generator.integers(channels))] = np.nan
         arrays.append(values)
+        cuts = generator.integers(1, max(2, len(values)), size=int(generator.integers(0, 4)))
+        breaks.append(sorted({int(cut) for cut in cuts if broken and cut < len(values)}))
     spec = WindowSpec(
         lookback=draw(st.integers(1, 8)),
         horizon=draw(st.integers(1, 4)),
@@ -83,54 +101,73 @@ def populations(draw):
         max_gap=draw(st.integers(0, 4)),
         on_short="drop",
     )
-    return arrays, spec
+    return arrays, breaks, known, spec
 
 
-@settings(max_examples=150, deadline=None)
+def series_of(make_series, arrays, breaks, known):
+    """The population as a series: channels are named by their number."""
+    starts = np.cumsum([0, *(len(array) for array in arrays)])
+    rows = [start + cut for start, cuts in zip(starts, breaks, strict=False) for cut in cuts]
+    names = tuple(str(channel) for channel in range(arrays[0].shape[1])) if known else ()
+    return make_series(
+        arrays,
+        channel_names=names,
+        known=tuple(str(channel) for channel in known),
+        breaks=torch.tensor(rows, dtype=torch.int64),
+    )
+
+
+@settings(max_examples=200, deadline=None)
 @given(populations())
 def test_windows_are_exactly_those_of_the_reference(make_series, population):
-    arrays, spec = population
-    expected = {span: [reference_windows(values, spec, span) for values in arrays] for span in SPANS}
+    arrays, breaks, known, spec = population
+    expected = {
+        span: [reference_windows(values, spec, span, breaks[k], known) for k, values in enumerate(arrays)]
+        for span in SPANS
+    }
     kept = [client for client in range(len(arrays)) if all(expected[span][client] for span in SPANS)]
-    series = make_series(arrays)
+    series = series_of(make_series, arrays, breaks, known)
     if not kept:
         with pytest.raises(DataError, match="is left"):
             make_windows(series, spec)
         return
     windows = make_windows(series, spec)
-    assert windows.series.clients == tuple(series.clients[client] for client in kept)
-    assert {item.client for item in windows.series.dropped} == set(series.clients) - set(
-        windows.series.clients
-    )
+    assert windows.clients == tuple(series.clients[client] for client in kept)
+    assert {item.client for item in windows.series.dropped} == set(series.clients) - set(windows.clients)
+    assert [windows.series.breaks_of(k).tolist() for k in range(len(kept))] == [breaks[k] for k in kept]
     for span in SPANS:
         begins = windows.series.offsets.tolist()
         relative = [[row - begins[k] for row in rows] for k, rows in enumerate(all_positions(windows, span))]
         assert relative == [expected[span][client] for client in kept]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(populations())
 def test_gathered_windows_hold_the_clients_own_values(make_series, population):
-    arrays, spec = population
-    series = make_series(arrays)
+    arrays, breaks, known, spec = population
+    series = series_of(make_series, arrays, breaks, known)
     try:
         windows = make_windows(series, spec)
     except DataError:
         return
     for span in SPANS:
         for client, rows in enumerate(all_positions(windows, span)):
-            values = arrays[series.clients.index(windows.series.clients[client])]
+            number = series.clients.index(windows.clients[client])
+            values = arrays[number]
             mean, std = windows.mean[client].numpy(), windows.std[client].numpy()
-            scaled = (reference_fill(values, spec.max_gap) - mean) / std
+            scaled = (reference_fill(values, spec.max_gap, breaks[number]) - mean) / std
             begin = int(windows.series.offsets[client])
             x, y = windows.gather(torch.tensor(rows))
             assert x.shape == (len(rows), spec.lookback, values.shape[1])
             assert y.shape == (len(rows), spec.horizon)
-            for number, row in enumerate(rows):
+            assert x.isfinite().all()
+            assert y.isfinite().all()
+            for place, row in enumerate(rows):
                 start = row - begin
-                torch.testing.assert_close(x[number], torch.from_numpy(scaled[start : start + spec.lookback]))
+                expected = reference_input(scaled, spec, start, known)
+                torch.testing.assert_close(x[place], torch.from_numpy(expected))
                 target = values[start + spec.lookback : start + spec.width, :1]
-                back = windows.unscale(torch.tensor([client]), y[number][None])[0]
+                back = windows.unscale(torch.tensor([client]), y[place][None])[0]
                 torch.testing.assert_close(back, torch.from_numpy(target[:, 0]), rtol=1e-4, atol=1e-5)
 
 
