@@ -93,7 +93,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         raise DataError(f"File {path}, line 1: {why}. {AGAIN}")
     text = pd.read_csv(path, sep=";", dtype=str, keep_default_na=False, encoding="utf-8-sig")
     text = text[list(HEADER)].rename(columns=HEADER).apply(lambda column: column.str.strip())
-    table = text[["client", "garage", "user_type"]].astype(str)
+    table: pd.DataFrame = text[["client", "garage", "user_type"]].astype(str)
     for name in ("session_id", "energy_kwh", "duration_h"):
         table[name] = _numbers(text[name], path, name)
     for name in ("plugin_local", "plugout_local"):
@@ -104,7 +104,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
         raise DataError(
             f"File {path}, column 'El_kWh': no decimal comma in {len(table)} rows, decimals are destroyed. {AGAIN}"
         )
-    return table.astype({"session_id": np.int64})
+    table["session_id"] = table["session_id"].astype(np.int64)
+    return table
 
 
 def _numbers(text: "pd.Series[str]", path: Path, name: str) -> "pd.Series[float]":
