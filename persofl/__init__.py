@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from .algorithms import ALGORITHMS, APFL, Algorithm, Ditto, FedAdam, FedAvg, FedProx, FineTune, Local
 from .errors import DivergedError, PersoflError
 from .federation import Federation, RoundConfig, RoundParts, build_federation
-from .losses import AbsoluteError, Pinball, SquaredError
+from .losses import AbsoluteError, CrossEntropy, Pinball, SquaredError
 from .method import Method, method_params, parse_method, search_space
 from .models import MLP, MODELS, Shape, build_model
 from .personaliser import DistanceConfig, measure_distances
@@ -23,6 +23,7 @@ __all__ = [
     "MODELS",
     "AbsoluteError",
     "Algorithm",
+    "CrossEntropy",
     "DistanceConfig",
     "Ditto",
     "DivergedError",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -13,10 +14,22 @@ from .oracles import Batch
 
 
 class ClientData(Protocol):
-    """A population's examples; :class:`data_loaders.ForecastWindows` is one.
+    """A population's examples; :class:`data_loaders.ForecastWindows` and ``ClientExamples`` are two.
 
     ``span`` is ``"train"``, ``"validation"`` or ``"test"``.
+
+    Attributes:
+        clients: their names.
+        task: ``"forecast"``, ``"classify"`` or ``"regress"``.
+        classes: names of the classes; none where targets are floats.
+        shape: ``(lookback, horizon, channels)``: inputs are ``(lookback, channels)``, targets ``(horizon,)`` floats or,
+            with classes, one int64.
     """
+
+    clients: tuple[str, ...]
+    task: str
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
 
     def __len__(self) -> int:
         """Clients."""
@@ -33,6 +46,51 @@ class ClientData(Protocol):
     def gather(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and targets of positions ``(...)``, model-ready."""
         ...
+
+    def unscale(self, clients: Tensor, y: Tensor) -> Tensor:
+        """Float targets or forecasts ``(c, ...)`` of ``clients`` ``(c,)`` in the original unit."""
+        ...
+
+    def features(self, client: int) -> Tensor:
+        """What a client's distance from the others is measured on, from its training span, ``(n, features)``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What data say of themselves; what they leave out is a forecast's."""
+
+    clients: tuple[str, ...]
+    task: str
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+
+
+def facts_of(data: ClientData) -> Facts:
+    """Names, task, classes and shape of data; a data set of one's own need not state them to be forecast."""
+    series = getattr(data, "series", None)
+    names = getattr(data, "clients", None) or getattr(series, "clients", None) or map(str, range(len(data)))
+    shape = getattr(data, "shape", None)
+    if shape is None:
+        x, y = example_of(data)
+        shape = (int(x.shape[-2]), int(y.shape[-1]), int(x.shape[-1]))
+    task, classes = getattr(data, "task", "forecast"), getattr(data, "classes", ())
+    return Facts(tuple(names), str(task), tuple(classes), (int(shape[0]), int(shape[1]), int(shape[2])))
+
+
+def attributes_of(data: ClientData) -> pd.DataFrame | None:
+    """What is known of each client, one row a client, where the data say it."""
+    population = getattr(data, "series", None) or getattr(data, "samples", None)
+    known: pd.DataFrame | None = getattr(population, "attributes", None)
+    return known
+
+
+def unseen_of(data: ClientData) -> Tensor:
+    """Which clients are held out of training, ``(clients,)`` bool: those whose attribute ``unseen`` is true."""
+    known = attributes_of(data)
+    if known is None or "unseen" not in known.columns:
+        return torch.zeros(len(data), dtype=torch.bool)
+    return torch.tensor(known["unseen"].fillna(False).astype(bool).to_numpy())
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .algorithms import Rows
-from .data import Stream
+from .data import ClientData, Stream
 from .federation import Federation
-from .metrics import ErrorSums, client_metrics
+from .losses import Loss
+from .tasks import Judged, Task, unknown_naive_error
 from .training import train_phase
 
 WINDOWS_AT_ONCE = 20_000
-"""Windows forecast together, padding included; bounds the memory of an evaluation."""
+"""Examples evaluated together, padding included; bounds the memory of an evaluation."""
 
 
 def client_rows(federation: Federation, server: Tensor, clients: Tensor, round_: int = 0) -> Tensor:
@@ -63,8 +65,8 @@ def buckets(counts: Tensor, most: int) -> list[Tensor]:
     return [torch.tensor(group) for group in groups]
 
 
-def evaluate_clients(federation: Federation, rows: Tensor, clients: Tensor, span: str) -> ErrorSums:
-    """Sum up the errors of some clients' models over a span.
+def evaluate_clients(federation: Federation, rows: Tensor, clients: Tensor, span: str) -> Any:
+    """Sum up the errors of some clients' models over a span, in the sums of the federation's task.
 
     Args:
         federation: the population; not changed.
@@ -72,10 +74,54 @@ def evaluate_clients(federation: Federation, rows: Tensor, clients: Tensor, span
         clients: ``(clients,)`` indices.
         span: ``"validation"`` or ``"test"``.
     """
-    counts = federation.data.count(span)[clients]
-    parts = [_evaluate_block(federation, rows, clients, block, span) for block in _blocks(counts)]
-    places, sums = zip(*parts, strict=True) if parts else ((), ())
-    return ErrorSums.scatter(list(places), list(sums), len(clients))
+    oracle = federation.oracle
+    judge = Judge(federation.data, federation.task, oracle.loss, span)
+    return judge(clients, lambda places, x: oracle.predict(rows[places], x))
+
+
+class Judge:
+    """Sums up any predictor's errors over a span.
+
+    Args:
+        data: the population.
+        task: says what is summed up.
+        loss: finds the point forecast, and is summed up too.
+        span: ``"validation"`` or ``"test"``.
+    """
+
+    def __init__(self, data: ClientData, task: Task, loss: Loss, span: str) -> None:
+        self.data, self.task, self.loss, self.span = data, task, loss, span
+
+    def __call__(self, clients: Tensor, predict: Callable[[Tensor, Tensor], Tensor]) -> Any:
+        """Sums of the task, one row a client.
+
+        Args:
+            clients: ``(clients,)`` indices.
+            predict: of places in ``clients`` ``(c,)`` and their inputs ``(c, examples, lookback, channels)``, gives
+                outputs ``(c, examples, horizon[, outputs])``.
+        """
+        counts = self.data.count(self.span)[clients]
+        parts = [self._block(clients, counts, places, ranks, predict) for places, ranks in _blocks(counts)]
+        places, sums = zip(*parts, strict=True) if parts else ((), ())
+        return self.task.together(places, sums, len(clients))
+
+    def _block(
+        self,
+        clients: Tensor,
+        counts: Tensor,
+        places: Tensor,
+        ranks: Tensor,
+        predict: Callable[[Tensor, Tensor], Tensor],
+    ) -> tuple[Tensor, Any]:
+        data, chosen, own = self.data, clients[places], counts[places].unsqueeze(1)
+        valid = ranks.unsqueeze(0) < own
+        x, y = data.gather(data.positions(self.span, chosen, torch.minimum(ranks.unsqueeze(0), own - 1)))
+        output = predict(places, x)
+        point, true = self.loss.point(output), y
+        if self.task.floats:
+            unscale = getattr(data, "unscale", lambda _, values: values)
+            point, true = unscale(chosen, point), unscale(chosen, y)
+        return places, self.task.sums(Judged(output, point, true, self.loss(output, y), valid))
 
 
 def _blocks(counts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -86,32 +132,15 @@ def _blocks(counts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
             yield places, ranks
 
 
-def _evaluate_block(
-    federation: Federation, rows: Tensor, clients: Tensor, block: tuple[Tensor, Tensor], span: str
-) -> tuple[Tensor, ErrorSums]:
-    places, ranks = block
-    data, loss = federation.data, federation.oracle.loss
-    chosen = clients[places]
-    counts = data.count(span)[chosen].unsqueeze(1)
-    valid = ranks.unsqueeze(0) < counts
-    x, y = data.gather(data.positions(span, chosen, torch.minimum(ranks.unsqueeze(0), counts - 1)))
-    prediction = federation.oracle.predict(rows[places], x)
-    unscale = getattr(data, "unscale", lambda _, values: values)
-    sums = ErrorSums.of(
-        unscale(chosen, loss.point(prediction)), unscale(chosen, y), loss(prediction, y), valid
-    )
-    return places, sums
-
-
 def evaluate(federation: Federation, server: Tensor, span: str, round_: int = 0) -> dict[str, Tensor]:
-    """Metrics of every client's model over a span, each ``(clients,)``, see :func:`persofl.metrics.client_metrics`."""
+    """Metrics of every client's model over a span, each ``(clients,)``, see :class:`persofl.tasks.Task`."""
     clients = torch.arange(len(federation.data))
     rows = client_rows(federation, server, clients, round_)
     return population_metrics(federation, evaluate_clients(federation, rows, clients, span))
 
 
-def population_metrics(federation: Federation, sums: ErrorSums) -> dict[str, Tensor]:
-    """Metrics of the whole population from its sums, with the number of windows."""
-    unknown = torch.full((len(federation.data),), torch.nan)
-    metrics = client_metrics(sums, getattr(federation.data, "naive_error", unknown))
-    return {**metrics, "windows": sums.windows}
+def population_metrics(federation: Federation, sums: Any) -> dict[str, Tensor]:
+    """Metrics of the whole population from its sums, with the number of windows or examples."""
+    task = federation.task
+    metrics = task.metrics_of(sums, unknown_naive_error(federation.data))
+    return {**metrics, task.counted: sums.windows}

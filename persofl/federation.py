@@ -10,14 +10,25 @@ import torch
 from torch import Tensor, nn
 
 from .algorithms import Algorithm
-from .data import ClientData, example_of
+from .data import ClientData, example_of, facts_of, unseen_of
 from .errors import PersoflError
-from .losses import Loss, build_loss
+from .losses import Loss, build_loss, refuse_mismatch
 from .method import Method
+from .models import InstanceNormalised
 from .oracles import Oracle, build_oracle
 from .personaliser import Personaliser
-from .server import Aggregator, Clip, Sampler, ServerTransform, UniformSampler, UpdateTransform, WeightedMean
+from .server import (
+    Aggregator,
+    Clip,
+    Sampler,
+    SeenOnly,
+    ServerTransform,
+    UniformSampler,
+    UpdateTransform,
+    WeightedMean,
+)
 from .store import ClientStore
+from .tasks import Task, task_of
 from .training import Workbench
 
 
@@ -81,6 +92,8 @@ class Federation:
     Attributes:
         data: examples of every client.
         names: of the clients.
+        task: what their models are judged by.
+        unseen: clients held out of every cohort, ``(clients,)`` bool; they are evaluated like all others.
         method: algorithm and modulators.
         oracle: losses, gradients and forecasts of many models.
         bench: data, oracle and sizes of local training.
@@ -93,6 +106,8 @@ class Federation:
 
     data: ClientData
     names: tuple[str, ...]
+    task: Task
+    unseen: Tensor
     method: Method
     oracle: Oracle
     bench: Workbench
@@ -117,40 +132,74 @@ def build_federation(
     model: nn.Module,
     method: Method,
     *,
-    loss: Loss | str = "mse",
+    loss: Loss | str | None = None,
     config: RoundConfig | None = None,
     parts: RoundParts | None = None,
 ) -> Federation:
-    """Check that data, model and method fit, and put them together.
+    """Check that data, model, loss and method fit, and put them together.
+
+    Args:
+        data: examples of every client; those whose attribute ``unseen`` is true never train in a round.
+        model: its weights are the start.
+        method: algorithm and modulators.
+        loss: a loss or its name; None takes the task's, ``"cross_entropy"`` for classes and ``"mse"`` else.
+        config: sizes and choices.
+        parts: where the defaults are not meant.
 
     Raises:
-        PersoflError: the model does not fit the data or the oracle; a client without training examples.
+        PersoflError: the model or the loss does not fit the data, or the model the oracle; a client without training
+            examples; nobody left to train.
     """
     config, parts = config or RoundConfig(), parts or RoundParts()
-    loss = build_loss(loss) if isinstance(loss, str) else loss
-    names = tuple(getattr(getattr(data, "series", None), "clients", map(str, range(len(data)))))
+    facts, task = facts_of(data), task_of(data)
+    loss = _fitting_loss(loss or task.loss, len(facts.classes))
+    if isinstance(model, InstanceNormalised) and task.name != "forecast":
+        raise PersoflError(
+            f"instance_norm gives a forecast the level of its window, which the targets of task {task.name!r} do not "
+            "have. Leave it out."
+        )
     empty = torch.nonzero(data.count("train") == 0).flatten().tolist()
     if empty:
         raise PersoflError(
-            f"Client {names[empty[0]]!r} has no training example; drop it, or shorten lookback."
+            f"Client {facts.clients[empty[0]]!r} has no training example; drop it, or shorten lookback."
         )
+    unseen = unseen_of(data)
     oracle = build_oracle(model, loss, example_of(data), config.oracle)
     at_once: Any = getattr(model, "clients_at_once", 25)
     chunk = config.chunk or int(at_once)
     return Federation(
         data=data,
-        names=names,
+        names=facts.clients,
+        task=task,
+        unseen=unseen,
         method=method,
         oracle=oracle,
-        bench=Workbench(data, oracle, config.batch_size, chunk, names),
+        bench=Workbench(data, oracle, config.batch_size, chunk, facts.clients),
         personaliser=Personaliser(
             data, method.algorithm, method.modulators, method.distance, config.batch_size, config.weighting
         ),
         store=ClientStore(len(data)),
         parts=_complete(parts, config),
-        sampler=parts.sampler or UniformSampler(config.cohort),
+        sampler=_sampler(parts.sampler or UniformSampler(config.cohort), unseen),
         config=config,
     )
+
+
+def _fitting_loss(loss: Loss | str, classes: int) -> Loss:
+    """Build a loss by name for so many classes, or check one that is built."""
+    if isinstance(loss, str):
+        return build_loss(loss, classes=classes)
+    refuse_mismatch(loss, classes)
+    return loss
+
+
+def _sampler(sampler: Sampler, unseen: Tensor) -> Sampler:
+    """The sampler, kept to the clients that are not held out."""
+    if unseen.all():
+        raise PersoflError(
+            "All clients have the attribute unseen=true, so that none can train. Hold out fewer."
+        )
+    return SeenOnly(sampler, (~unseen).nonzero().flatten()) if unseen.any() else sampler
 
 
 def _complete(parts: RoundParts, config: RoundConfig) -> RoundParts:

@@ -1,8 +1,10 @@
-"""Forecast errors per client, and what they say of a population."""
+"""Errors per client from sums over its examples, and what they say of a population."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +13,24 @@ from torch import Tensor
 
 PER_CLIENT = ("nmae", "mae", "rmse", "mase")
 SUMMARIES = ("mean", "median", "std", "worst_decile", "jain", "clients")
+HIGHER = frozenset({"accuracy", "macro_f1", "r2"})
+"""Metrics of which more is better; of all others, less."""
+
+S = TypeVar("S")
+
+
+def scatter(whole: S, clients: Sequence[Tensor], parts: Sequence[S]) -> S:
+    """Add up the sums of parts of a population, in place.
+
+    Args:
+        whole: a dataclass of tensors ``(population, ...)``, all zero.
+        clients: ``(c,)`` indices of each part's clients.
+        parts: the same dataclass with tensors ``(c, ...)``.
+    """
+    for index, part in zip(clients, parts, strict=True):
+        for item in fields(whole):  # type: ignore[arg-type]
+            getattr(whole, item.name).index_add_(0, index, getattr(part, item.name))
+    return whole
 
 
 @dataclass(frozen=True)
@@ -57,15 +77,14 @@ class ErrorSums:
         )
 
     @staticmethod
-    def scatter(clients: list[Tensor], parts: list[ErrorSums], population: int) -> ErrorSums:
+    def zero(population: int) -> ErrorSums:
+        """Sums over nothing."""
+        return ErrorSums(*(torch.zeros(population, dtype=torch.float64) for _ in fields(ErrorSums)))
+
+    @staticmethod
+    def scatter(clients: Sequence[Tensor], parts: Sequence[ErrorSums], population: int) -> ErrorSums:
         """Put parts of a population together, each with its client indices; clients in none count zero."""
-        whole = {}
-        for item in fields(ErrorSums):
-            column = torch.zeros(population, dtype=torch.float64)
-            for index, part in zip(clients, parts, strict=True):
-                column[index] += getattr(part, item.name)
-            whole[item.name] = column
-        return ErrorSums(**whole)
+        return scatter(ErrorSums.zero(population), clients, parts)
 
 
 def client_metrics(sums: ErrorSums, naive_error: Tensor) -> dict[str, Tensor]:
@@ -82,27 +101,28 @@ def client_metrics(sums: ErrorSums, naive_error: Tensor) -> dict[str, Tensor]:
     References:
         Hyndman and Koehler, Another look at measures of forecast accuracy, IJF 22(4), 2006 (MASE).
     """
-    mae = _ratio(sums.absolute, sums.steps)
+    mae = ratio(sums.absolute, sums.steps)
     return {
-        "nmae": _ratio(sums.absolute, sums.load),
+        "nmae": ratio(sums.absolute, sums.load),
         "mae": mae,
-        "rmse": _ratio(sums.squared, sums.steps).sqrt(),
-        "mase": _ratio(mae, naive_error.double()),
-        "loss": _ratio(sums.loss, sums.windows),
+        "rmse": ratio(sums.squared, sums.steps).sqrt(),
+        "mase": ratio(mae, naive_error.double()),
+        "loss": ratio(sums.loss, sums.windows),
     }
 
 
-def _ratio(top: Tensor, bottom: Tensor) -> Tensor:
-    """Quotient, NaN where the divisor is zero or NaN."""
+def ratio(top: Tensor, bottom: Tensor) -> Tensor:
+    """Quotient of sums, NaN where the divisor is zero or NaN."""
     return torch.where(bottom > 0, top / bottom.clamp(min=1e-300), torch.nan)
 
 
-def summarise(values: ArrayLike | Tensor) -> dict[str, float]:
-    r"""What one number per client says of a population of errors.
+def summarise(values: ArrayLike | Tensor, *, higher: bool = False) -> dict[str, float]:
+    r"""What one number per client says of a population.
 
     Args:
-        values: ``(clients,)`` errors, lower is better; NaN marks a client for which the metric has no meaning,
-            infinity one whose model is broken, which counts.
+        values: ``(clients,)`` errors; NaN marks a client for which the metric has no meaning, infinity one whose model is
+            broken, which counts.
+        higher: more is better, as of an accuracy: the worst tenth is then the lowest.
 
     Returns:
         ``mean``, ``median``, ``std`` (between clients), ``worst_decile`` (mean of the worst tenth, at least one client),
@@ -116,7 +136,8 @@ def summarise(values: ArrayLike | Tensor) -> dict[str, float]:
     errors = np.sort(errors[~np.isnan(errors)])
     if errors.size == 0:
         return dict.fromkeys(SUMMARIES, float("nan")) | {"clients": 0.0}
-    worst = errors[-max(1, round(errors.size / 10)) :]
+    tenth = max(1, round(errors.size / 10))
+    worst = errors[:tenth] if higher else errors[-tenth:]
     finite = bool(np.isfinite(errors).all())
     return {
         "mean": float(errors.mean()),
@@ -133,17 +154,22 @@ def _jain(errors: NDArray[np.float64]) -> float:
     return float(errors.sum() ** 2 / (errors.size * square)) if square > 0 else 1.0
 
 
-def share_worse(values: ArrayLike, reference: ArrayLike, tolerance: float = 0.0) -> float:
-    """Share of clients whose error exceeds the reference's, both ``(clients,)`` in the same order.
+def share_worse(
+    values: ArrayLike, reference: ArrayLike, tolerance: float = 0.0, *, higher: bool = False
+) -> float:
+    """Share of clients that are worse off than under the reference, both ``(clients,)`` in the same order.
 
     Args:
         values: errors under the method.
         reference: errors under local or global training.
         tolerance: relative excess that still counts as equal.
+        higher: more is better, so worse is less.
 
     Returns:
         In [0, 1]; NaN if no client has both.
     """
     ours, theirs = np.asarray(values, dtype=np.float64), np.asarray(reference, dtype=np.float64)
     both = ~(np.isnan(ours) | np.isnan(theirs))
-    return float((ours[both] > theirs[both] * (1 + tolerance)).mean()) if both.any() else float("nan")
+    ours, theirs = ours[both], theirs[both]
+    worse = ours < theirs - tolerance * np.abs(theirs) if higher else ours > theirs * (1 + tolerance)
+    return float(worse.mean()) if both.any() else float("nan")

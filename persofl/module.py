@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import pandas as pd
@@ -20,8 +20,9 @@ from .evaluation import client_rows, evaluate_clients, population_metrics
 from .federation import Federation, RoundConfig, RoundParts, build_federation
 from .losses import Loss
 from .method import Method, as_method, method_params
-from .metrics import ErrorSums, summarise
+from .metrics import summarise
 from .round import RoundReport, run_round
+from .tasks import higher_is_better
 
 
 class Rounds(IterableDataset[int]):
@@ -38,15 +39,17 @@ class FederatedModule(pl.LightningModule):
 
     The aggregated delta is put into ``.grad`` of the server's row and the wrapped optimiser applies it, so checkpoints,
     loggers, progress bars and callbacks work as for any other module. Checkpoints hold the clients' states.
-    Every round logs ``train/loss``; validation logs ``validation/nmae`` (mean over clients of their own models) and its
-    spread; testing logs the same for the test span.
+    Every round logs ``train/loss``; validation logs the task's metrics, such as ``validation/nmae`` (mean over clients of
+    their own models) and its spread; testing logs the same for the test span. Clients that are held out (attribute
+    ``unseen``) have names of their own, such as ``validation/unseen_nmae``, and count in no other.
 
     Args:
-        data: the population's windows.
+        data: the population's windows or examples.
         model: any module from ``(batch, lookback, channels)`` to ``(batch, horizon[, outputs])``; its weights are the
             start.
         method: an algorithm, one with modulators, or a name such as ``"ditto+prox_by_distance"``.
-        loss: ``"mse"``, ``"mae"``, ``"pinball"`` or a :class:`~persofl.losses.Loss`.
+        loss: ``"mse"``, ``"mae"``, ``"pinball"``, ``"cross_entropy"`` or a :class:`~persofl.losses.Loss`; None takes the
+            task's.
         config: sizes and choices of a round.
         parts: sampler, transforms and aggregator, where the defaults are not meant.
     """
@@ -57,7 +60,7 @@ class FederatedModule(pl.LightningModule):
         model: nn.Module,
         method: Method | Algorithm | str,
         *,
-        loss: Loss | str = "mse",
+        loss: Loss | str | None = None,
         config: RoundConfig | None = None,
         parts: RoundParts | None = None,
     ) -> None:
@@ -71,7 +74,8 @@ class FederatedModule(pl.LightningModule):
         self.register_buffer("rounds", torch.zeros((), dtype=torch.int64))
         self.last_round: RoundReport | None = None
         self.metrics_of: dict[str, dict[str, Tensor]] = {}
-        self._parts: list[tuple[Tensor, ErrorSums]] = []
+        self.sums_of: dict[str, Any] = {}
+        self._parts: list[tuple[Tensor, Any]] = []
 
     federation: Federation
     rounds: Tensor
@@ -96,7 +100,7 @@ class FederatedModule(pl.LightningModule):
             self.server.grad = None
             self.server.detach()[:, first:] = averaged
 
-        self.metrics_of.clear()
+        self._forget()
         self.last_round = run_round(self.federation, self.server.detach(), int(self.rounds), apply)
         self.rounds += 1
         self.log("train/loss", self.last_round.loss, prog_bar=True, batch_size=1)
@@ -121,7 +125,7 @@ class FederatedModule(pl.LightningModule):
         """Evaluate a group of clients on their test spans."""
         self._parts.append(self._evaluate_group(batch, "test"))
 
-    def _evaluate_group(self, clients: Tensor, span: str) -> tuple[Tensor, ErrorSums]:
+    def _evaluate_group(self, clients: Tensor, span: str) -> tuple[Tensor, Any]:
         # Lightning evaluates in inference mode, whose tensors cannot be trained on; an adaptation has to.
         with torch.inference_mode(False), torch.no_grad():
             clients = clients.clone()
@@ -146,14 +150,26 @@ class FederatedModule(pl.LightningModule):
 
     def _log_summary(self, span: str) -> None:
         self._judge(span, self._parts)
-        for name, value in flat_summary(self.metrics_of[span]).items():
-            self.log(f"{span}/{name}", value, prog_bar=name == "nmae", batch_size=1)
+        federation = self.federation
+        flat = flat_summary(self.metrics_of[span], federation.task.metrics, federation.unseen)
+        for name, value in flat.items():
+            self.log(f"{span}/{name}", value, prog_bar=name == federation.task.objective, batch_size=1)
 
-    def _judge(self, span: str, parts: list[tuple[Tensor, ErrorSums]]) -> None:
+    def _judge(self, span: str, parts: list[tuple[Tensor, Any]]) -> None:
         """Make the population's metrics of its groups' sums."""
         clients, sums = [own for own, _ in parts], [part for _, part in parts]
-        whole = ErrorSums.scatter(clients, sums, len(self.federation.data))
-        self.metrics_of[span] = population_metrics(self.federation, whole)
+        self.sums_of[span] = self.federation.task.together(clients, sums, len(self.federation.data))
+        self.metrics_of[span] = population_metrics(self.federation, self.sums_of[span])
+
+    def _judge_now(self, span: str) -> None:
+        """Evaluate a span unless that is done."""
+        if span not in self.metrics_of:
+            self._judge(span, [self._evaluate_group(clients, span) for clients in self._client_groups()])
+
+    def _forget(self) -> None:
+        """What was evaluated belongs to other weights."""
+        self.metrics_of.clear()
+        self.sums_of.clear()
 
     def client_table(self, span: str = "test") -> pd.DataFrame:
         """Every client's errors, evaluating now if the span was not evaluated yet.
@@ -162,15 +178,36 @@ class FederatedModule(pl.LightningModule):
             span: ``"validation"`` or ``"test"``.
 
         Returns:
-            Index ``client``; columns ``nmae``, ``mae``, ``rmse``, ``mase``, ``loss``, ``windows``, and ``distance``
-            (relative, 1 is the typical client) where the method measured one.
+            Index ``client``; the task's metrics (a forecast's: ``nmae``, ``mae``, ``rmse``, ``mase``), ``loss``,
+            ``windows`` (or ``examples``), and ``distance`` (relative, 1 is the typical client) where the method
+            measured one.
         """
-        if span not in self.metrics_of:
-            self._judge(span, [self._evaluate_group(clients, span) for clients in self._client_groups()])
+        self._judge_now(span)
         columns = {name: values.numpy() for name, values in self.metrics_of[span].items()}
         if self.federation.method.modulators:
             columns["distance"] = self.federation.personaliser.distances.relative.numpy()
         return pd.DataFrame(columns, index=pd.Index(self.federation.names, name="client"))
+
+    def confusion(self, span: str = "test") -> Tensor:
+        """Every client's confusion matrix, evaluating now if the span was not evaluated yet.
+
+        Args:
+            span: ``"validation"`` or ``"test"``.
+
+        Returns:
+            ``(clients, classes, classes)`` int64: examples of the row's class that were taken for the column's.
+
+        Raises:
+            PersoflError: the task has no classes.
+        """
+        task = self.federation.task
+        if task.floats:
+            raise PersoflError(
+                f"Task {task.name!r} has no classes to confuse; see client_table for its errors."
+            )
+        self._judge_now(span)
+        matrices: Tensor = self.sums_of[span].confusion
+        return matrices.round().to(torch.int64)
 
     def client_model(self, client: str | int) -> nn.Module:
         """A client's own model as an ordinary module, in evaluation mode.
@@ -231,7 +268,7 @@ class FederatedModule(pl.LightningModule):
                 f"The checkpoint's clients are others: it has {theirs!r} where the data has {ours!r}."
             )
         self._tell_changes(checkpoint["method"]["params"])
-        self.metrics_of.clear()
+        self._forget()
 
     def _tell_changes(self, saved: dict[str, Any]) -> None:
         """Warn of settings that differ from the checkpoint's; going on with a lower lr, say, is allowed."""
@@ -244,15 +281,25 @@ class FederatedModule(pl.LightningModule):
             )
 
 
-def flat_summary(metrics: dict[str, Tensor]) -> dict[str, float]:
-    """``nmae`` (mean over clients), ``nmae_median``, ``nmae_std``, ``nmae_worst_decile``, ``nmae_jain``, and so on."""
-    flat = {}
-    for name in ("nmae", "mae", "rmse", "mase", "loss"):
-        summary = summarise(metrics[name])
+def flat_summary(
+    metrics: dict[str, Tensor], names: Sequence[str], unseen: Tensor | None = None
+) -> dict[str, float]:
+    """``nmae`` (mean over clients), ``nmae_median``, ``nmae_std``, ``nmae_worst_decile``, ``nmae_jain``, and so on.
+
+    Args:
+        metrics: name -> ``(clients,)``; ``loss`` among them.
+        names: of the task's metrics.
+        unseen: ``(clients,)`` bool; clients held out, whose means are apart, as ``unseen_nmae``.
+    """
+    flat: dict[str, float] = {}
+    unseen = torch.zeros_like(metrics["loss"], dtype=torch.bool) if unseen is None else unseen
+    for name in names:
+        summary = summarise(metrics[name][~unseen], higher=higher_is_better(name))
         flat[name] = summary.pop("mean")
-        if name != "loss":
-            flat.update({f"{name}_{key}": value for key, value in summary.items()})
-    return flat
+        flat.update({f"{name}_{key}": value for key, value in summary.items()})
+        if unseen.any():
+            flat[f"unseen_{name}"] = summarise(metrics[name][unseen])["mean"]
+    return {**flat, "loss": summarise(metrics["loss"][~unseen])["mean"]}
 
 
 def _plain(params: dict[str, Any]) -> dict[str, Any]:

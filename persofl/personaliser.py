@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,8 +14,8 @@ from torch import Tensor
 from personalization import Distances, Modulator, distance_to_population
 
 from .algorithms import Algorithm
-from .data import ClientData
-from .errors import unknown_name
+from .data import ClientData, facts_of
+from .errors import PersoflError, unknown_name
 from .plan import Plan
 
 
@@ -25,39 +25,88 @@ class DistanceConfig:
 
     Attributes:
         kind: a name in ``personalization.DISTANCES``, ``"sliced"`` or ``"gaussian"``.
-        features: what is compared, a name in ``FEATURES``: ``"profiles"`` (daily load profiles) or ``"windows"`` (pairs
-            of past and next values).
+        features: what is compared, a name in ``FEATURES``: ``"auto"`` (what the data name their own: daily profiles of a
+            load, means of a clip), ``"profiles"`` (daily load profiles), ``"windows"`` (pairs of past and next values),
+            ``"inputs"`` (mean and spread over time of every channel) or ``"labels"`` (classes, or targets).
         permute: the control: deal the distances to other clients at random.
         seed: of projections, of the null's draws and of the permutation.
         options: of the kind, such as ``projections``.
     """
 
     kind: str = "sliced"
-    features: str = "profiles"
+    features: str = "auto"
     permute: bool = False
     seed: int = 0
     options: dict[str, Any] = field(default_factory=dict)
 
 
+def own_features(data: Any) -> list[Tensor]:
+    """What the data themselves compare clients by; daily profiles where they do not say."""
+    own = getattr(data, "features", None) or data.profiles
+    return [own(client) for client in range(len(data))]
+
+
 def daily_profiles(data: Any) -> list[Tensor]:
-    """Each client's complete training days, scaled, ``(days, steps per day)``."""
+    """Each client's complete training days, scaled, ``(days, steps per day)``.
+
+    Raises:
+        PersoflError: the data have no days.
+    """
+    if not hasattr(data, "profiles"):
+        raise PersoflError(
+            "features='profiles' needs a load series, and these data have no days. Use 'auto'."
+        )
     return [data.profiles(client) for client in range(len(data))]
 
 
 def training_windows(data: Any) -> list[Tensor]:
-    """Each client's training windows, past and next values side by side, about one per horizon."""
-    counts = data.count("train")
-    stride = max(1, data.spec.horizon // data.spec.train_stride)
-    return [_windows_of(data, client, int(counts[client]), stride) for client in range(len(data))]
+    """Each client's training inputs and targets side by side; of windows about one per horizon.
+
+    Raises:
+        PersoflError: the targets are classes.
+    """
+    if facts_of(data).classes:
+        raise PersoflError("features='windows' puts classes beside inputs. Use 'inputs', 'labels' or 'auto'.")
+    stride = max(1, data.spec.horizon // data.spec.train_stride) if hasattr(data.spec, "horizon") else 1
+    return [torch.cat([x.flatten(1), y], 1) for x, y in _training_examples(data, stride)]
 
 
-def _windows_of(data: Any, client: int, count: int, stride: int) -> Tensor:
-    ranks = torch.arange(0, count, stride).unsqueeze(0)
-    x, y = data.gather(data.positions("train", torch.tensor([client]), ranks)[0])
-    return torch.cat([x.flatten(1), y], 1)
+def input_moments(data: Any) -> list[Tensor]:
+    """Mean and standard deviation over the steps of every channel of each training input, ``(n, 2 * channels)``.
+
+    Of inputs of one step, which have no spread, the values themselves, ``(n, channels)``.
+    """
+    return [_moments(x) for x, _ in _training_examples(data)]
 
 
-FEATURES: dict[str, Callable[[Any], list[Tensor]]] = {"profiles": daily_profiles, "windows": training_windows}
+def _moments(x: Tensor) -> Tensor:
+    mean = x.mean(1)
+    return mean if x.shape[1] == 1 else torch.cat([mean, x.std(1, correction=0)], 1)
+
+
+def training_targets(data: Any) -> list[Tensor]:
+    """Training targets: classes as ``(n, classes)`` of zeros and ones, floats as they are, ``(n, horizon)``."""
+    classes = len(facts_of(data).classes)
+    targets = [y for _, y in _training_examples(data)]
+    if not classes:
+        return targets
+    return [torch.nn.functional.one_hot(y[:, 0], classes).float() for y in targets]
+
+
+def _training_examples(data: Any, stride: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every ``stride``-th training example, client by client."""
+    for client, count in enumerate(data.count("train").tolist()):
+        ranks = torch.arange(0, count, stride).unsqueeze(0)
+        yield data.gather(data.positions("train", torch.tensor([client]), ranks)[0])
+
+
+FEATURES: dict[str, Callable[[Any], list[Tensor]]] = {
+    "auto": own_features,
+    "profiles": daily_profiles,
+    "windows": training_windows,
+    "inputs": input_moments,
+    "labels": training_targets,
+}
 
 
 def measure_distances(
@@ -107,8 +156,7 @@ class Personaliser:
     @cached_property
     def distances(self) -> Distances:
         """The population's distances, measured when first asked for."""
-        series = getattr(self._data, "series", None)
-        return measure_distances(self._data, self._config, getattr(series, "clients", None))
+        return measure_distances(self._data, self._config, facts_of(self._data).clients)
 
     @cached_property
     def whole(self) -> Plan:

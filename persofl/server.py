@@ -100,6 +100,23 @@ class UniformSampler(Sampler):
 
 
 @dataclass(frozen=True)
+class SeenOnly(Sampler):
+    """Any sampler's cohort, of the clients that are not held out.
+
+    Attributes:
+        sampler: draws among them.
+        clients: ``(seen,)`` their indices, increasing.
+    """
+
+    sampler: Sampler
+    clients: Tensor
+
+    def __call__(self, population: int, round_: int, seed: int) -> Tensor:
+        """See :class:`Sampler`."""
+        return self.clients[self.sampler(len(self.clients), round_, seed)]
+
+
+@dataclass(frozen=True)
 class Clip(UpdateTransform):
     r"""Bound every client's influence: ``delta * min(1, norm / |delta|_2)``.
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .config import DataConfig, StudyConfig
 from .events import Done, Emit, Job, State
@@ -66,7 +66,7 @@ def forget_windows() -> None:
 def share_distances(module: FederatedModule) -> None:
     """Give the module the distances that an earlier job of this process measured in the same way."""
     personaliser, method = module.federation.personaliser, module.federation.method
-    if not method.modulators or not _loaded or module.federation.data is not _loaded[0].windows:
+    if not method.modulators or not _loaded or cast(Any, module.federation.data) is not _loaded[0].windows:
         return
     known, key = _loaded[0].distances, repr(method.distance)
     if key not in known:
@@ -90,7 +90,7 @@ def build_module(windows: ForecastWindows, config: StudyConfig, method: Method, 
     from persofl.models import Shape, build_model
 
     training = config.training
-    options = {"quantiles": tuple(training.quantiles)} if training.quantiles else {}
+    options: dict[str, Any] = {"quantiles": tuple(training.quantiles)} if training.quantiles else {}
     loss = build_loss(training.loss, **options)
     shape = Shape(config.data.lookback, config.data.horizon, windows.series.values.shape[1], loss.outputs)
     model = build_model(

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persofl import AbsoluteError, PersoflError, Pinball, SquaredError
-from persofl.losses import LOSSES, build_loss
+from persofl import AbsoluteError, CrossEntropy, PersoflError, Pinball, SquaredError
+from persofl.losses import LOSSES, build_loss, refuse_mismatch
 
 
 def forecasts(*shape, seed=0):
@@ -74,8 +74,53 @@ def test_levels_that_are_none_are_refused(quantiles):
         Pinball(quantiles)
 
 
+def scores(*lead, classes=4, seed=0):
+    prediction, _ = forecasts(*lead, classes, seed=seed)
+    true = torch.randint(classes, lead, generator=torch.Generator().manual_seed(seed))
+    return prediction, true
+
+
+@pytest.mark.parametrize("lead", [(1,), (5, 1), (3, 5, 2)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_the_cross_entropy_is_its_formula(lead, smoothing):
+    prediction, target = scores(*lead)
+    chances = prediction.exp() / prediction.exp().sum(-1, keepdim=True)
+    aim = (1 - smoothing) * torch.nn.functional.one_hot(target, 4) + smoothing / 4
+    want = -(aim * chances.log()).sum(-1).mean(-1)
+    got = CrossEntropy(4, smoothing)(prediction, target)
+    assert got.shape == lead[:-1]
+    torch.testing.assert_close(got, want)
+
+
+def test_the_likeliest_class_is_the_point_and_the_loss_knows_its_outputs():
+    prediction, _ = scores(6, 1)
+    loss = CrossEntropy(4)
+    assert loss.outputs == 4
+    assert torch.equal(loss.point(prediction)[:, 0], prediction[:, 0].max(-1).indices)
+
+
+@pytest.mark.parametrize(
+    "options", [{"classes": 1}, {"classes": 3, "smoothing": 1.0}, {"classes": 3, "smoothing": -0.1}]
+)
+def test_a_cross_entropy_that_is_none_is_refused(options):
+    with pytest.raises(PersoflError, match=r"classes=1|smoothing="):
+        CrossEntropy(**options)
+
+
+def test_a_loss_and_the_targets_are_of_one_kind():
+    with pytest.raises(PersoflError, match=r"'cross_entropy' needs classes, and the targets are floats"):
+        build_loss("cross_entropy")
+    with pytest.raises(PersoflError, match=r"'mse' compares floats.* of 5 classes. Use 'cross_entropy'"):
+        build_loss("mse", classes=5)
+    with pytest.raises(PersoflError, match="'cross_entropy' is of 3 classes, and the data have 5"):
+        refuse_mismatch(CrossEntropy(3), 5)
+    refuse_mismatch(CrossEntropy(5), 5)
+
+
 def test_losses_by_name():
-    assert {name: type(build_loss(name)) for name in LOSSES} == LOSSES
+    built = {name: build_loss(name, classes=3 if kind.of_classes else 0) for name, kind in LOSSES.items()}
+    assert {name: type(loss) for name, loss in built.items()} == LOSSES
     assert build_loss("pinball", quantiles=(0.2, 0.8)) == Pinball((0.2, 0.8))
+    assert build_loss("cross_entropy", classes=7, smoothing=0.1) == CrossEntropy(7, 0.1)
     with pytest.raises(PersoflError, match=r"Unknown loss 'pinbal'. Did you mean 'pinball'\?"):
         build_loss("pinbal")

@@ -179,3 +179,22 @@ def test_a_broken_model_counts_and_a_client_without_meaning_does_not():
     assert summary["mean"] == summary["worst_decile"] == float("inf")
     assert summary["clients"] == 2
     assert share_worse([0.5, float("inf"), float("nan")], [0.6, 0.6, 0.6]) == 0.5
+
+
+# --- more is better ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("clients", "worst"), [(1, 1), (10, 1), (20, 2)])
+def test_the_worst_tenth_of_accuracies_is_the_lowest(clients, worst):
+    values = np.random.default_rng(0).permutation(np.arange(1.0, clients + 1)) / clients
+    assert summarise(values, higher=True)["worst_decile"] == pytest.approx(np.sort(values)[:worst].mean())
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30))
+def test_worse_by_accuracy_is_worse_by_error(pairs):
+    """Up to the rounding of ``1 - x``, which is exact on a grid of 1/64."""
+    ours, theirs = np.round(64 * np.array(pairs).T) / 64
+    assert share_worse(ours, theirs, higher=True) == share_worse(1 - ours, 1 - theirs)
+    mirrored = summarise(1 - ours)
+    assert summarise(ours, higher=True)["worst_decile"] == pytest.approx(1 - mirrored["worst_decile"])
