@@ -2,5 +2,6 @@
 
 from .ev_norway import EVNorway
 from .openacc import OpenACC
+from .sensit import SensIT
 
-__all__ = ["EVNorway", "OpenACC"]
+__all__ = ["EVNorway", "OpenACC", "SensIT"]
