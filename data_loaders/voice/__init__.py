@@ -2,5 +2,6 @@
 
 from .arabic_commands import ArabicCommands
 from .features import LogMel, log_mel
+from .fsdd import FSDD
 
-__all__ = ["ArabicCommands", "LogMel", "log_mel"]
+__all__ = ["FSDD", "ArabicCommands", "LogMel", "log_mel"]

