@@ -89,6 +89,17 @@ def to_utc(
     return np.where(twice, np.datetime64("NaT", "us"), first) if ambiguous == "missing" else first
 
 
+def to_local(stamps: Stamps, tz: str) -> Stamps:
+    """Return what the local clock shows at UTC stamps, ``(n,)`` datetime64[us].
+
+    Raises:
+        DataError: no such zone.
+    """
+    _check_zone(tz)
+    local = pd.DatetimeIndex(stamps).tz_localize("UTC").tz_convert(tz).tz_localize(None)
+    return np.asarray(local, "datetime64[us]")
+
+
 def who(client: str) -> str:
     """Return the beginning of an error about a client, empty without one."""
     return f"Client {client!r}: " if client else ""

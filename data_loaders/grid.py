@@ -12,8 +12,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from .clocks import Stamps, as_stamps, check_order, to_utc, who
+from .clocks import Stamps, as_stamps, check_order, to_local, to_utc, who
 from .errors import DataError
+from .resample import resample_series
 from .runs import Booleans, Floats, Ints
 from .units import UNITS, convert_unit, find_unit
 
@@ -27,6 +28,8 @@ __all__ = [
     "find_unit",
     "grid_rules",
     "on_grid",
+    "resample_series",
+    "to_local",
     "to_utc",
 ]
 

@@ -92,6 +92,22 @@ class ClientSeries:
         low, high = torch.searchsorted(self.breaks, self.offsets[client : client + 2])
         return self.breaks[low:high] - self.offsets[client]
 
+    def stamps_of(self, client: int, rows: slice = slice(None)) -> np.ndarray:
+        """Return the UTC stamps of one client's steps, or of some of its ``rows``, datetime64[us].
+
+        Raises:
+            DataError: a client with several runs; when later ones began is not recorded.
+        """
+        if len(self.breaks_of(client)):
+            raise DataError(
+                f"Client {self.clients[client]!r} of source {self.name!r} has {len(self.breaks_of(client)) + 1} runs, and "
+                "a series records the stamp of the first only. Join what needs stamps before runs are joined."
+            )
+        steps = np.arange(int(self.lengths[client]))[rows] * (self.step_seconds * 1e6)
+        return np.asarray(
+            self.starts[client].astype("datetime64[us]") + np.rint(steps).astype("timedelta64[us]")
+        )
+
     def select(self, clients: Sequence[int]) -> "ClientSeries":
         """Return the series of some clients, in the order given; the values are copied."""
         values = torch.cat([self.of(int(client)) for client in clients] or [self.values[:0]])
@@ -115,7 +131,8 @@ class ClientSeries:
     def fingerprint(self) -> str:
         """Return a hash of names, offsets, stamps, values and breaks: the data set's identity, 16 hex digits."""
         digest = hashlib.blake2b(digest_size=8)
-        digest.update("\n".join((*self.clients, str(self.step_seconds), self.unit)).encode())
+        step = int(self.step_seconds) if self.step_seconds == int(self.step_seconds) else self.step_seconds
+        digest.update("\n".join((*self.clients, str(step), self.unit)).encode())
         for array in (self.offsets.numpy(), self.starts.astype("datetime64[s]"), self.values.cpu().numpy()):
             digest.update(np.ascontiguousarray(array).view(np.uint8).data)
         if self.channel_names or len(self.breaks):  # a series without them keeps the identity it always had

@@ -1,13 +1,12 @@
 """From a pandas table to client series, and from client series to a table that describes them."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
+import torch
 
-from .electricity.households import Household, HouseholdRules, assemble
+from .clocks import as_stamps
 from .errors import DataError
-from .series import ClientSeries
+from .series import ClientSeries, Dropped, offsets_of
 from .windows import SPANS, ForecastWindows
 
 
@@ -31,29 +30,53 @@ def series_from_table(
     Raises:
         DataError: no regular stamps, a column that is not numeric, or no client left.
     """
-    index, seconds = table.index, np.zeros(0, np.int64)
-    if isinstance(index, pd.DatetimeIndex):
-        utc = index if index.tz is None else index.tz_convert(None)
-        seconds = utc.to_numpy().astype("datetime64[s]").astype(np.int64)
-    steps = np.unique(np.diff(seconds))
-    if len(steps) != 1 or steps[0] < 1:
-        found = f"{type(index).__name__} with {len(steps)} different steps"
-        raise DataError(
-            f"Source {name!r} needs stamps at one regular step, got a {found}. Resample the table."
-        )
+    first, step = _regular(name, table.index)
     text = [str(column) for column in table.columns if not pd.api.types.is_numeric_dtype(table[column])]
     if text:
         raise DataError(f"Source {name!r}: columns {', '.join(text)} are not numeric.")
-    start, step = int(seconds[0]), int(steps[0])
-    meters = (
-        Household(str(column), start, step, table[column].to_numpy(np.float32, na_value=np.nan))
-        for column in table.columns
+    buffer, kept, filled = np.empty((table.size, 1), np.float32), list[tuple[str, int, int]](), 0
+    for number, column in enumerate(map(str, table.columns)):
+        values = table.iloc[:, number].to_numpy(np.float32, na_value=np.nan)
+        observed = np.flatnonzero(~np.isnan(values))
+        if len(observed):
+            low, high = int(observed[0]), int(observed[-1]) + 1
+            buffer[filled : filled + high - low, 0] = values[low:high]
+            filled += high - low
+            kept.append((column, low, high - low))
+    names = [column for column, _, _ in kept]
+    empty = [str(column) for column in table.columns if str(column) not in names]
+    if not kept:
+        raise DataError(f"No column of source {name!r} has a reading, of {len(empty)}.")
+    buffer.resize((filled, 1), refcheck=False)
+    known = pd.DataFrame(index=names) if attributes is None else attributes
+    starts = first + np.array([low for _, low, _ in kept]) * step
+    return ClientSeries(
+        name=name,
+        values=torch.from_numpy(buffer),
+        offsets=offsets_of([steps for _, _, steps in kept]),
+        clients=tuple(names),
+        attributes=known.reindex(index=names).rename_axis(index="client"),
+        starts=starts.astype("datetime64[us]").astype("datetime64[s]"),
+        step_seconds=step / 1e6 if step % 1_000_000 else step // 1_000_000,
+        unit=unit,
+        rules=rules,
+        dropped=tuple(Dropped(column, "no reading: nothing in the table") for column in empty),
     )
-    anything = HouseholdRules(min_days=0, min_coverage=0, max_zero_share=1)
-    series = assemble(name, meters, anything, capacity=table.size, step_seconds=step)
-    known = pd.DataFrame(index=list(series.clients)) if attributes is None else attributes
-    known = known.reindex(index=list(series.clients)).rename_axis(index="client")
-    return replace(series, unit=unit, rules=rules, attributes=known)
+
+
+def _regular(name: str, index: pd.Index) -> tuple[int, int]:
+    """Return the first stamp and the step of an index, microseconds since 1970 UTC."""
+    micros = np.zeros(0, np.int64)
+    if isinstance(index, pd.DatetimeIndex) and not index.hasnans:
+        micros = as_stamps(index).astype(np.int64)
+    steps = np.unique(np.diff(micros))
+    if len(steps) != 1 or steps[0] < 1:
+        found = f"{type(index).__name__} with {len(steps)} different steps"
+        raise DataError(
+            f"Source {name!r} needs stamps at one regular step, got a {found}. Put each column on a grid "
+            "(data_loaders.grid.on_grid), or resample the table."
+        )
+    return int(micros[0]), int(steps[0])
 
 
 def describe(data: ClientSeries | ForecastWindows) -> pd.DataFrame:
