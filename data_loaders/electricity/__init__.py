@@ -2,5 +2,6 @@
 
 from .london import London
 from .simulated import SimulatedHouseholds
+from .uci import UCIElectricity
 
-__all__ = ["London", "SimulatedHouseholds"]
+__all__ = ["London", "SimulatedHouseholds", "UCIElectricity"]

@@ -1,5 +1,6 @@
 """Opening files so that what goes wrong is said in our words: no permission, an empty file, a pointer to a file."""
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +17,11 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
+        file = error.filename or path
         raise DataError(
-            f"File {path} may not be read. Give yourself permission: chmod u+r '{path}'."
+            f"File {file} may not be read. Give yourself permission: chmod u+r '{file}'."
         ) from error
-    except BadZipFile as error:
+    except (BadZipFile, zlib.error) as error:
         raise DataError(f"File {path} is no whole zip archive ({error}). Download it again.") from error
     except (OSError, EOFError) as error:
         raise DataError(f"File {path} cannot be read: {error}. Download it again.") from error

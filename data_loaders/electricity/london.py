@@ -14,6 +14,7 @@ from ..home import find_root
 from ..registry import About, register_source
 from ..remote import Remote
 from ..series import ClientSeries
+from .files import readable
 from .households import Household, assemble, clip, to_hourly
 from .london_csv import ATTRIBUTES, INFORMATION, read_information, read_meters
 from .london_table import PREPARED, STEP_SECONDS, open_table
@@ -97,7 +98,8 @@ class London:
             DataError: nothing to read at ``root``, a file or value that cannot be read, or no household left.
         """
         root = find_root("london", self.root)
-        return cached(self, "london", root, lambda: self._read(root))
+        with readable(root):
+            return cached(self, "london", root, lambda: self._read(root))
 
     def _read(self, root: Path) -> ClientSeries:
         prepared = [root / PREPARED[name] for name in dict.fromkeys((self.frequency, "30min"))]

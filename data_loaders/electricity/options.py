@@ -1,13 +1,15 @@
 """Options that the sources of metered energy share: the period, the rules, the clients, negative readings."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import DataError
+from ..runs import Booleans, Ints
 from .households import Household, HouseholdRules
 
 Negative = Literal["error", "missing"]
@@ -89,32 +91,50 @@ def sound(
         DataError: names the meter, the value and its stamp.
     """
     for meter in meters:
-        endless, below = np.isinf(meter.values), meter.values < 0
-        if endless.any():
-            raise DataError(
-                _said(noun, meter, endless) + " Leave the field empty where nothing was measured."
-            )
-        if negative == "error" and below.any():
-            raise DataError(
-                _said(noun, meter, below)
-                + f" and in {int(below.sum()) - 1} further steps; it should only consume. "
-                "Correct the file, or take such readings as missing with negative='missing'."
-            )
+        seconds = meter.start + meter.step_seconds * np.arange(len(meter.values))
+        below = find_negative(meter.values[:, None], seconds, (meter.client,), negative, noun)[:, 0]
         counts["negative"] += int(below.sum())
         yield (
             replace(meter, values=np.where(below, np.float32(np.nan), meter.values)) if below.any() else meter
         )
 
 
+def find_negative(
+    energy: npt.NDArray[np.floating[Any]], seconds: Ints, names: Sequence[str], negative: Negative, noun: str
+) -> Booleans:
+    """Return which readings are negative, ``(steps, meters)``.
+
+    Args:
+        energy: ``(steps, meters)`` kWh, NaN = missing.
+        seconds: ``(steps,)`` since 1970, of each step.
+        names: of the meters.
+        negative: ``"error"`` or ``"missing"``.
+        noun: what a meter is called in messages.
+
+    Raises:
+        DataError: an infinite reading, or with ``"error"`` a negative one: names the meter, the value and its stamp.
+    """
+    endless, below = np.isinf(energy), energy < 0
+    remedies = {
+        "Leave the field empty where nothing was measured.": endless,
+        "It should only consume: correct the file, or take such readings as missing with negative='missing'.": below
+        if negative == "error"
+        else np.zeros_like(below),
+    }
+    for remedy, wrong in remedies.items():
+        if wrong.any():
+            step, meter = np.argwhere(wrong)[0]
+            stamp = str(np.datetime64(int(seconds[step]), "s")).replace("T", " ")
+                more = f", the first of {int(wrong.sum())} such readings" if wrong.sum() > 1 else ""
+            raise DataError(
+                f"{noun.capitalize()} {names[meter]!r} reads {energy[step, meter]:g} kWh at {stamp}{more}. {remedy}"
+            )
+    return np.asarray(below, np.bool_)
+
+
 def negative_in_words(negative: Negative, counts: Counter[str]) -> tuple[str, ...]:
     """Return how many negative readings were left out; nothing where they are errors."""
     return (f"negative: {counts['negative']} negative readings are missing",) if negative == "missing" else ()
-
-
-def _said(noun: str, meter: Household, wrong: np.ndarray) -> str:
-    step = int(np.flatnonzero(wrong)[0])
-    stamp = np.datetime64(meter.start + step * meter.step_seconds, "s")
-    return f"{noun.capitalize()} {meter.client!r} reads {meter.values[step]:g} kWh at {str(stamp).replace('T', ' ')}"
 
 
 def _period_problems(start: str | None, end: str | None) -> list[str]:
