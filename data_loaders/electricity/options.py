@@ -125,7 +125,7 @@ def find_negative(
         if wrong.any():
             step, meter = np.argwhere(wrong)[0]
             stamp = str(np.datetime64(int(seconds[step]), "s")).replace("T", " ")
-                more = f", the first of {int(wrong.sum())} such readings" if wrong.sum() > 1 else ""
+            more = f", the first of {int(wrong.sum())} such readings" if wrong.sum() > 1 else ""
             raise DataError(
                 f"{noun.capitalize()} {names[meter]!r} reads {energy[step, meter]:g} kWh at {stamp}{more}. {remedy}"
             )

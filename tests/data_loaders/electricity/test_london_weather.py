@@ -87,8 +87,8 @@ def test_negative_energy_is_an_error_that_names_meter_and_stamp_or_missing(tmp_p
     with pytest.raises(DataError) as caught:
         London(str(tmp_path), frequency=frequency, **ANY).load()
     assert str(caught.value) == (
-        "Household 'MAC000002' reads -0.5 kWh at 2013-01-01 03:30:00, the first of 2 such readings. It should only consume: "
-        "correct the file, or take such readings as missing with negative='missing'."
+        "Household 'MAC000002' reads -0.5 kWh at 2013-01-01 03:30:00, the first of 2 such readings. It should "
+        "only consume: correct the file, or take such readings as missing with negative='missing'."
     )
     series = London(str(tmp_path), frequency=frequency, negative="missing", **ANY).load()
     assert int(series.of(0).isnan().sum()) == 2
