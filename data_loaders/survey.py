@@ -60,9 +60,9 @@ def channels_ahead(series: ClientSeries) -> Booleans:
 
 
 def _refuse_infinite(values: Floats, series: ClientSeries, client: int) -> None:
-    infinite = np.isinf(values).any(axis=1)
+    infinite = np.isinf(values)
     if infinite.any():
-        row = int(infinite.argmax())
+        row = int(infinite.any(axis=1).argmax())
         stamp = series.starts[client] + np.timedelta64(round(row * series.step_seconds * 1e6), "us")
         within = not bool((series.breaks_of(client) <= row).any())
         raise DataError(

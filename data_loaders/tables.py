@@ -44,7 +44,8 @@ def series_from_table(
             filled += high - low
             kept.append((column, low, high - low))
     names = [column for column, _, _ in kept]
-    empty = [str(column) for column in table.columns if str(column) not in names]
+    with_readings = set(names)
+    empty = [str(column) for column in table.columns if str(column) not in with_readings]
     if not kept:
         raise DataError(f"No column of source {name!r} has a reading, of {len(empty)}.")
     buffer.resize((filled, 1), refcheck=False)

@@ -1,4 +1,7 @@
 import datetime
+import re
+from pathlib import Path
+from textwrap import dedent
 
 import numpy as np
 import pandas as pd
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 from data_loaders import DataError, WindowSpec, make_windows
 from data_loaders.calendar import add_calendar, add_covariate, calendar_features
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
 EVERY = ("hour", "weekday", "weekend", "yearday", "holiday")
 
 
@@ -68,6 +72,20 @@ def test_a_window_sees_the_calendar_of_the_forecast_hours(make_series):
     back = (x * windows.std[0] + windows.mean[0])[..., 1]
     hours = torch.arange(24)[-6:] + 6 + rows[:, None]
     torch.testing.assert_close(back[:, -6:], torch.sin(2 * torch.pi * hours / 24), rtol=0, atol=1e-5)
+
+
+def test_the_example_of_the_documentation_runs():
+    section = PAGE.read_text().split("## Covariates and the calendar")[1].split("\n## ")[0]
+    code = dedent(re.search(r"\n\n((?:    .*\n|\n)+)", section).group(1))
+    names = {}
+    exec(compile(code, str(PAGE), "exec"), names)
+    said = re.search(r"channel_names +# (.*)", code).group(1).split(", ")
+    assert list(names["series"].channel_names) == said
+    windows, hours = names["windows"], torch.arange(48, 72)
+    sine = names["x"][0, 0, -24:, 1] * windows.std[0, 1] + windows.mean[0, 1]
+    first = windows.series.starts[0].astype(object)
+    shift = first.hour + first.minute / 60
+    torch.testing.assert_close(sine, torch.sin(2 * torch.pi * (hours + shift) / 24), rtol=0, atol=1e-5)
 
 
 def test_no_holidays_no_channel(make_series):

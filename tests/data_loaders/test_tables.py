@@ -61,6 +61,16 @@ def test_tables_that_do_not_fit_are_refused():
         series_from_table("mine", table[["a"]].reset_index(drop=True), unit="kWh")
 
 
+def test_steps_may_be_shorter_than_a_second():
+    stamps = pd.date_range("2019-10-08T10:00:00", periods=50, freq="100ms", tz="UTC")
+    series = series_from_table("cars", pd.DataFrame({"a": np.arange(50.0)}, index=stamps), unit="m/s")
+    assert series.step_seconds == pytest.approx(0.1)
+    assert series.stamps_of(0)[7] == np.datetime64("2019-10-08T10:00:00.7")
+    assert make_windows(series, WindowSpec(lookback=5, horizon=2)).naive_error.item() == 1
+    with pytest.raises(DataError, match=r"No column of source 'cars' has a reading, of 1\."):
+        series_from_table("cars", pd.DataFrame({"a": np.nan}, index=stamps), unit="m/s")
+
+
 def test_describe_has_one_row_a_client():
     table = pd.DataFrame({"a": np.arange(100.0), "b": 3.0}, index=INDEX)
     table.loc[INDEX[10:12], "a"] = np.nan
