@@ -94,9 +94,14 @@ def provenance(name: str, about: object) -> dict[str, Any]:
         "source": name,
         "licence": getattr(about, "licence", ""),
         "attribution": getattr(about, "attribution", ""),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": now(),
         "persofl": library_version(),
     }
+
+
+def now() -> str:
+    """Return the date and time, UTC, ``"2026-11-21T09:30:00+00:00"``."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def library_version() -> str:
