@@ -3,5 +3,6 @@
 from .ev_norway import EVNorway
 from .openacc import OpenACC
 from .sensit import SensIT
+from .ved import VED
 
-__all__ = ["EVNorway", "OpenACC", "SensIT"]
+__all__ = ["VED", "EVNorway", "OpenACC", "SensIT"]

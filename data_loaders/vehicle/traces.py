@@ -38,7 +38,7 @@ class Trace:
     car: str
     run: str
     start: float
-    values: Array
+    values: npt.NDArray[np.floating[Any]]
     known: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -111,7 +111,7 @@ def resample(values: Array, every: int, how: Literal["mean", "pick"]) -> Array:
     return groups.mean(axis=1) if how == "mean" else groups[:, 0].copy()
 
 
-def trim(values: Array) -> tuple[int, Array]:
+def trim(values: npt.NDArray[Any]) -> tuple[int, npt.NDArray[Any]]:
     """Return the first step with an observed target, and the steps from there to the last; none if there is none."""
     observed = np.flatnonzero(~np.isnan(values[:, 0]))
     if not len(observed):
@@ -205,7 +205,9 @@ def _laid(
     return ClientSeries(
         name=layout.name,
         values=torch.from_numpy(
-            np.concatenate([run.values for runs in kept.values() for run in runs]).astype(np.float32)
+            np.concatenate([run.values for runs in kept.values() for run in runs]).astype(
+                np.float32, copy=False
+            )
         ),
         offsets=offsets_of([sum(car) for car in lengths]),
         clients=names,
