@@ -5,7 +5,7 @@ windows = make_windows(series, WindowSpec(lookback=168, horizon=24))
 x, y = windows.gather(windows.positions("train", clients, ranks))
 """
 
-from . import vehicle, voice  # noqa: F401  their sources register when imported
+from . import own, vehicle, voice  # noqa: F401  their sources register when imported
 from .electricity import London, SimulatedHouseholds
 from .errors import DataError
 from .examples import ClientExamples, make_examples
