@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .algorithms import Rows
-from .data import ClientData, Stream
+from .data import ClientData, Stream, facts_of
 from .federation import Federation
 from .losses import Loss
 from .tasks import Judged, Task, unknown_naive_error
@@ -17,6 +17,8 @@ from .training import train_phase
 
 WINDOWS_AT_ONCE = 20_000
 """Examples evaluated together, padding included; bounds the memory of an evaluation."""
+NUMBERS_AT_ONCE = 2**23
+"""Numbers in the inputs of such a block, where examples are so long that this makes fewer."""
 
 
 def client_rows(federation: Federation, server: Tensor, clients: Tensor, round_: int = 0) -> Tensor:
@@ -101,7 +103,10 @@ class Judge:
                 outputs ``(c, examples, horizon[, outputs])``.
         """
         counts = self.data.count(self.span)[clients]
-        parts = [self._block(clients, counts, places, ranks, predict) for places, ranks in _blocks(counts)]
+        lookback, _, channels = facts_of(self.data).shape
+        most = max(1, min(WINDOWS_AT_ONCE, NUMBERS_AT_ONCE // (lookback * channels)))
+        blocks = _blocks(counts, most)
+        parts = [self._block(clients, counts, places, ranks, predict) for places, ranks in blocks]
         places, sums = zip(*parts, strict=True) if parts else ((), ())
         return self.task.together(places, sums, len(clients))
 
@@ -124,10 +129,10 @@ class Judge:
         return places, self.task.sums(Judged(output, point, true, self.loss(output, y), valid))
 
 
-def _blocks(counts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _blocks(counts: Tensor, most: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Blocks of places and ranks ``(places, width)``; large clients are cut into several blocks."""
-    for places in buckets(counts, WINDOWS_AT_ONCE):
-        width = max(1, WINDOWS_AT_ONCE // len(places))
+    for places in buckets(counts, most):
+        width = max(1, most // len(places))
         for ranks in torch.arange(int(counts[places].max())).split(width):
             yield places, ranks
 
