@@ -194,7 +194,7 @@ def _break_problems(series: ClientSeries) -> list[str]:
 
 def _channel_problems(series: ClientSeries) -> list[str]:
     """Return what is wrong with the names of channels and those known in advance."""
-    names, known, count = series.channel_names, series.known, int(series.values.shape[-1])
+    names, known, count = series.channel_names, series.known, (*series.values.shape, 0)[1]
     problems = []
     if names and len(names) != count:
         problems.append(f"{count} channels need {count} channel_names, got {', '.join(names)}.")

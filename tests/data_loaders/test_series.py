@@ -115,6 +115,23 @@ def test_names_of_channels_fit(make_series, names, known, message):
         make_series([np.zeros((5, 2))], channel_names=names, known=known)
 
 
+def test_values_of_one_axis_are_refused(make_series):
+    with pytest.raises(DataError, match=r"values must be \(total steps, channels\) float32, got \(5,\)"):
+        dataclasses.replace(make_series([np.arange(5)]), values=torch.zeros(5))
+
+
+def test_stamps_are_those_of_the_steps(make_series):
+    series = make_series([np.arange(5), np.arange(4)], step_seconds=0.1, breaks=torch.tensor([7]))
+    assert str(series.stamps_of(0)[3]) == "2013-01-01T00:00:00.300000"
+    assert len(series.stamps_of(0, slice(2))) == 2
+    with pytest.raises(
+        DataError, match=r"Client 'client 1' of source 'handmade' has 2 runs, and a series records"
+    ):
+        series.stamps_of(1)
+    whole = dataclasses.replace(series, step_seconds=3600, breaks=series.breaks[:0])
+    assert whole.fingerprint() == dataclasses.replace(whole, step_seconds=3600.0).fingerprint()
+
+
 def test_reasons_are_counted_by_rule():
     dropped = [Dropped("a", "min_days: 3"), Dropped("b", "zeros: all"), Dropped("c", "min_days: 4")]
     assert count_reasons(dropped) == "2 by min_days, 1 by zeros"
