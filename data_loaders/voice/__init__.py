@@ -3,5 +3,6 @@
 from .arabic_commands import ArabicCommands
 from .features import LogMel, log_mel
 from .fsdd import FSDD
+from .speech_commands import SpeechCommands
 
-__all__ = ["FSDD", "ArabicCommands", "LogMel", "log_mel"]
+__all__ = ["FSDD", "ArabicCommands", "LogMel", "SpeechCommands", "log_mel"]

@@ -53,13 +53,6 @@ class ClipOptions:
         """Return the definition of the features."""
         return LogMel(rate=self.rate, mels=self.mels, cmvn=self.cmvn)
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Steps and channels of an input."""
-        if self.features == "wave":
-            return self.samples, 1
-        return self.log_mel().frames(self.samples), self.mels
-
 
 def clip_problems(options: ClipOptions) -> list[str]:
     """Return what is wrong with the shared options, in sentences."""

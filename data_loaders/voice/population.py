@@ -1,5 +1,6 @@
 """Collected clips to a population: who is kept, which takes are copies of each other, and the rules in words."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import gcd
 
@@ -42,10 +43,8 @@ def to_population(
         DataError: no clip is left.
     """
     table = collected.table
-    order = np.lexsort(
-        (table["number"], pd.Categorical(table["label"], list(classes)).codes, table["client"])
-    )
-    table = table.iloc[order]
+    table = table.assign(target=pd.Categorical(table["label"], list(classes)).codes.astype(np.int64))
+    table = table.sort_values(["client", "target", "number", "where"])
     foreign = _of_another_speaker(table)
     table = table[~foreign]
     kept, dropped = _keep(table, collected.listed, options)
@@ -58,8 +57,8 @@ def to_population(
     copies = table.duplicated(["client", "digest"])
     return ClientSamples(
         name=name,
-        inputs=collected.inputs[torch.from_numpy(table.index.to_numpy().copy())],
-        targets=torch.from_numpy(pd.Categorical(table["label"], list(classes)).codes.astype(np.int64)),
+        inputs=collected.inputs(table.index.to_numpy(np.int64)),
+        targets=torch.from_numpy(table["target"].to_numpy().copy()),
         offsets=offsets_of([int(n) for n in table["client"].value_counts().reindex(kept)]),
         clients=tuple(kept),
         attributes=attributes.reindex(kept).rename_axis(index="client"),
@@ -88,13 +87,13 @@ def _keep(
 ) -> tuple[list[str], tuple[Dropped, ...]]:
     """Return the speakers with enough clips, and the others."""
     considered = first_speakers(listed, options)
-    clips = table["client"].value_counts().reindex(sorted(listed), fill_value=0)
-    short = {
-        client: f"min_clips: {count} clips, {options.min_clips} asked for"
-        for client, count in clips.items()
-        if count < options.min_clips and (client in considered or listed[str(client)] < options.min_clips)
-    }
-    dropped = tuple(Dropped(str(client), reason) for client, reason in short.items())
+    clips = Counter(table["client"])
+    short = {client: count for client, count in sorted(listed.items()) if count < options.min_clips}
+    short |= {client: clips[client] for client in considered if clips[client] < options.min_clips}
+    dropped = tuple(
+        Dropped(client, f"min_clips: {count} clips, {options.min_clips} asked for")
+        for client, count in sorted(short.items())
+    )
     return [client for client in considered if client not in short], dropped
 
 

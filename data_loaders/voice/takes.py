@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from ..runs import Floats
+from ..runs import Floats, Ints
 from .audio import Sound, at_peak, fit_length, peak_of, resample, to_mono
 from .features import log_mel
 from .options import ClipOptions
@@ -45,18 +45,29 @@ class Collected:
     """Clips in order of arrival.
 
     Args:
-        inputs: ``(clips, steps, channels)`` float32.
+        parts: of ``(clips, steps, channels)`` float32, cut along the clips; never one more copy of it all.
         table: one row a clip: client, label, number, official, digest (of the recording's samples), where.
         listed: recordings seen of each client, those left out included.
         counts: what was done how often.
         bad: what was wrong with files left out.
     """
 
-    inputs: Tensor
+    parts: tuple[Tensor, ...]
     table: pd.DataFrame
     listed: Counter[str]
     counts: Counter[str]
     bad: tuple[str, ...]
+
+    def inputs(self, rows: Ints) -> Tensor:
+        """Return the inputs of some rows of the table, ``(rows, steps, channels)``."""
+        chosen, begin = torch.tensor(rows), 0
+        shape = self.parts[0].shape[1:] if self.parts else (1, 1)
+        out = torch.empty(len(rows), *shape)
+        for part in self.parts:
+            here = ((chosen >= begin) & (chosen < begin + len(part))).nonzero()[:, 0]
+            out[here] = part[chosen[here] - begin]
+            begin += len(part)
+        return out
 
 
 @dataclass(eq=False)
@@ -75,7 +86,8 @@ def collect(
     Args:
         takes: in any order.
         options: the shared ones.
-        listed: recordings of every speaker where that is known beforehand, those not among ``takes`` included.
+        listed: recordings of every speaker where the source counts them itself, also those not among ``takes``; may
+            grow while the takes are read.
 
     Raises:
         DataError: a recording that cannot be read or used, unless ``on_bad="skip"``.
@@ -85,14 +97,8 @@ def collect(
         clips = torch.from_numpy(np.stack(waves))
         parts.append(clips.unsqueeze(2) if options.features == "wave" else log_mel(clips, options.log_mel()))
     names = ["client", "label", "number", "official", "digest", "where"]
-    inputs = torch.cat(parts) if parts else torch.zeros(0, *options.shape)
-    return Collected(
-        inputs,
-        pd.DataFrame(log.rows, columns=names),
-        Counter(listed or log.listed),
-        log.counts,
-        tuple(log.bad),
-    )
+    seen = Counter(log.listed if listed is None else listed)
+    return Collected(tuple(parts), pd.DataFrame(log.rows, columns=names), seen, log.counts, tuple(log.bad))
 
 
 def _batches(waves: Iterable[Floats]) -> Iterator[Sequence[Floats]]:
