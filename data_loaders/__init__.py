@@ -6,12 +6,14 @@ x, y = windows.gather(windows.positions("train", clients, ranks))
 """
 
 from . import own, vehicle, voice  # noqa: F401  their sources register when imported
+from .calendar import add_calendar, add_covariate
 from .electricity import London, SimulatedHouseholds
 from .errors import DataError
 from .examples import ClientExamples, make_examples
 from .home import data_home, find_root
 from .registry import SOURCES, About, Source, build_source, register_source, source_info
 from .remote import Remote
+from .resample import resample_series
 from .samples import ClientSamples
 from .series import ClientSeries, Dropped
 from .spec import SampleSpec
@@ -35,6 +37,8 @@ __all__ = [
     "Source",
     "Span",
     "WindowSpec",
+    "add_calendar",
+    "add_covariate",
     "build_source",
     "data_home",
     "describe",
@@ -42,6 +46,7 @@ __all__ = [
     "make_examples",
     "make_windows",
     "register_source",
+    "resample_series",
     "series_from_table",
     "source_info",
 ]
