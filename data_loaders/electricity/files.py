@@ -42,3 +42,16 @@ def check_start(path: Path) -> None:
             f"File {path} is a pointer to a large file, not the file. Run `git lfs pull` in that checkout, or "
             "download the file itself."
         )
+
+
+def find_file(root: Path, name: str) -> Path:
+    """Return the file called ``name`` in the folder ``root`` or below, the first by path, checked by :func:`check_start`.
+
+    Raises:
+        DataError: there is none, or it is empty or a pointer.
+    """
+    found = sorted(root.rglob(name)) if root.is_dir() else []
+    if not found:
+        raise DataError(f"There is no {name} in {root} or below. Point root at the folder that holds it.")
+    check_start(found[0])
+    return found[0]

@@ -65,7 +65,7 @@ def add_weather(
     Args:
         series: of one channel, the load.
         tables: site -> numbers by stamp on the series' clock, all with the same columns.
-        sites: of each client; None if there is one site for all.
+        sites: of each client; None if there is one site for all, named ``""``.
 
     Raises:
         DataError: no client has weather.
@@ -89,7 +89,8 @@ def add_weather(
             kept.append(client)
     if not kept:
         raise DataError(
-            f"No client of source {series.name!r} has weather: {count_reasons(dropped)}. {dropped[0]}"
+            f"No client of source {series.name!r} has weather: {count_reasons(dropped)} (first: "
+            f"{dropped[0].client!r}, {dropped[0].reason}). Use weather of the same period, or leave it out."
         )
     rule = f"weather: a step takes the last observation up to its stamp, at most {MAX_AGE_HOURS} hours old"
     wide = replace(

@@ -52,7 +52,10 @@ def test_weather_that_is_not_there_or_of_another_time_is_said(tmp_path):
     write(tmp_path)
     index = pd.date_range("2015-01-01", periods=9, freq="1h", name="timestamp_utc")
     pd.DataFrame({"air_temp_c": np.ones(9)}, index=index).to_csv(tmp_path / BEDFORD)
-    with pytest.raises(DataError, match=r"No client of source 'london' has weather: 2 by weather\."):
+    with pytest.raises(
+        DataError,
+        match=r"No client of source 'london' has weather: 2 by weather \(first: 'MAC000002', weather: no air_temp_c\)",
+    ):
         London(str(tmp_path), weather=True, **ANY).load()
     (tmp_path / BEDFORD).unlink()
     with pytest.raises(DataError, match=r"weather=True needs .*bedford_hourly\.csv\.gz, which is not there"):
