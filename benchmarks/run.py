@@ -21,6 +21,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from persofl.denormals import flushed_denormals
+
 from .rounds import (
     BATCH,
     CLIENTS,
@@ -44,6 +46,7 @@ WORK = {
     "tcn": ("batched",),
 }
 REPEATS = {"gru": 2, "lstm": 2, "tcn": 2}
+RECURRENT = ("gru", "lstm")
 
 FLOPS = {
     "linear": 2 * 2 * LOOKBACK * HORIZON,
@@ -69,16 +72,28 @@ def matmul_rate(size: int = 1024, repeats: int = 10) -> float:
     return 2 * size**3 / min(seconds(lambda: torch.mm(a, a)) for _ in range(repeats))
 
 
+def flushed(run: Callable[[], None]) -> Callable[[], None]:
+    """The same work with denormal numbers taken for zero, as the engine does: what of its gain is that alone."""
+
+    def flushing() -> None:
+        with flushed_denormals():
+            run()
+
+    return flushing
+
+
 def measure(work: str, repeats: int) -> list[dict[str, object]]:
     """Rows for one piece of work; meant for a process of its own."""
     torch.set_num_threads(1)
     data = households()
     runs = {"plain loop": plain_round(data, work)}
+    if work in RECURRENT:
+        runs["plain, flushed"] = flushed(runs["plain loop"])
     runs |= {oracle: engine_round(data, work, oracle) for oracle in WORK[work]}
     if work == "mlp":
         runs["by hand"] = hand_round(data)
     for engine, run in runs.items():
-        if engine != "plain loop":
+        if not engine.startswith("plain"):
             run()  # warm up; the loop does so within its first clients
     times: dict[str, list[float]] = {engine: [] for engine in runs}
     for _ in range(repeats):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .algorithms import Phase, Rows
 from .data import ClientData, Stream, batch_at
+from .denormals import flushed_denormals
 from .draw import integer_seed
 from .errors import DivergedError
 from .oracles import Oracle
@@ -64,7 +65,8 @@ def train_phase(
         # Clients that are in order already are trained where they lie; others in a copy.
         chunk = slice(start, start + bench.chunk) if in_order else order[start : start + bench.chunk]
         part = {name: _take(matrix, chunk) for name, matrix in rows.items()}
-        losses[chunk] = _train_chunk(bench, phase, clients[chunk], part, plan.take(chunk), stream)
+        with flushed_denormals():
+            losses[chunk] = _train_chunk(bench, phase, clients[chunk], part, plan.take(chunk), stream)
         if not in_order:
             for name, matrix in part.items():
                 if name != "anchor":

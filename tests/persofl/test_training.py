@@ -9,6 +9,7 @@ from persofl import ALGORITHMS, Ditto, FedAvg, FineTune
 from persofl.algorithms import Phase
 from persofl.algorithms.base import shared_step
 from persofl.data import Stream, batch_at, example_of
+from persofl.denormals import flushed_denormals
 from persofl.training import train_phase
 
 STREAM = Stream(0, 0, "shared")
@@ -193,3 +194,18 @@ def test_the_example_to_check_a_model_with_is_a_training_batch(population):
     assert y.shape == (2, 6)
     assert x.isfinite().all()
     assert not torch.equal(x[0], x[1])
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_denormals_are_zero_inside_and_as_before_outside(before):
+    tiny = torch.full((64,), 1e-39)
+    torch.set_flush_denormal(before)
+    try:
+        with flushed_denormals():
+            assert not tiny.mul(1.0).any()
+        assert bool(tiny.mul(1.0).any()) != before
+        with pytest.raises(KeyError), flushed_denormals():
+            raise KeyError
+        assert bool(tiny.mul(1.0).any()) != before
+    finally:
+        torch.set_flush_denormal(False)
