@@ -200,9 +200,10 @@ def make_examples(samples: ClientSamples, spec: SampleSpec) -> ClientExamples:
         samples, dropped=samples.dropped + dropped, rules=(*samples.rules, *rules, _scale_in_words(spec))
     )
     spans = _spans(samples, which)
-    mean, std = _scales(samples.inputs, spans["train"], spec.scale)
+    seen = _seen(samples)
+    mean, std = _scales(samples.inputs, spans["train"], spec.scale, seen)
     targets = samples.targets.unsqueeze(1) if not samples.classes else samples.inputs[:, :1, :0]
-    target_mean, target_std = _scales(targets, spans["train"], spec.scale)
+    target_mean, target_std = _scales(targets, spans["train"], spec.scale, seen)
     return ClientExamples(samples, spec, spans, mean, std, target_mean, target_std)
 
 
@@ -221,16 +222,27 @@ def _spans(samples: ClientSamples, which: Tensor) -> dict[Span, SpanRows]:
     return spans
 
 
-def _scales(values: Tensor, training: SpanRows, scale: str) -> tuple[Tensor, Tensor]:
+def _seen(samples: ClientSamples) -> Tensor:
+    """Return the numbers of the clients that take part in training: a population's scale is theirs."""
+    held_out = samples.attributes.get("unseen")
+    if held_out is None:
+        return torch.arange(len(samples))
+    seen = ~held_out.fillna(False).astype(bool).to_numpy()
+    return torch.from_numpy(seen if seen.any() else ~seen).nonzero()[:, 0]
+
+
+def _scales(values: Tensor, training: SpanRows, scale: str, seen: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and guarded std ``(clients, channels)`` of ``values`` ``(samples, steps, channels)``."""
     clients, channels = len(training.base) - 1, values.shape[2]
     if scale == "none" or channels == 0:
         return torch.zeros(clients, channels), torch.ones(clients, channels)
     bounds = training.base.tolist()
-    own = [moments_of(values, training.rows[low:high]) for low, high in pairwise(bounds)]
-    whole = [pooled(own)] if scale == "population" else own
-    mean, std = (torch.stack(part).float() for part in zip(*map(guarded, whole), strict=True))
-    return mean.expand(clients, channels), std.expand(clients, channels)
+    rows = [training.rows[low:high] for low, high in pairwise(bounds)]
+    if scale == "population":
+        rows = [rows[client] for client in seen.tolist()]
+    moments = moments_of(values, rows)
+    mean, std = guarded(pooled(moments) if scale == "population" else moments)
+    return mean.float().expand(clients, -1), std.float().expand(clients, -1)
 
 
 def _enough(samples: ClientSamples, spec: SampleSpec, which: Tensor) -> tuple[list[int], tuple[Dropped, ...]]:

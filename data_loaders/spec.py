@@ -83,8 +83,8 @@ class SampleSpec:
         split: ``"time"``: the first samples train, the last ones test. ``"stratified"``: each class is dealt by these
             shares. ``"official"``: the source's own; where it has no validation part, one is cut from its training
             samples. ``"auto"``: official, else time, else stratified, whichever the samples can give.
-        scale: moments of the training inputs (and of float targets) of all clients, ``"population"``, of each by
-            itself, ``"client"``, or ``"none"``.
+        scale: moments of the training inputs (and of float targets): of all clients but those held out,
+            ``"population"``, of each by itself, ``"client"``, or ``"none"``.
         min_samples: in every span, else the client is an error or dropped.
         on_short: ``"error"`` or ``"drop"``.
         seed: of the stratified split, together with the client's name.
