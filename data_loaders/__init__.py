@@ -11,6 +11,7 @@ from .electricity import London, SimulatedHouseholds
 from .errors import DataError
 from .examples import ClientExamples, make_examples
 from .home import data_home, find_root
+from .partition import PARTITIONS, apply_partitions, build_partition, register_partition
 from .registry import SOURCES, About, Source, build_source, register_source, source_info
 from .remote import Remote
 from .resample import resample_series
@@ -21,6 +22,7 @@ from .tables import describe, series_from_table
 from .windows import SPANS, ForecastWindows, Span, WindowSpec, make_windows
 
 __all__ = [
+    "PARTITIONS",
     "SOURCES",
     "SPANS",
     "About",
@@ -39,12 +41,15 @@ __all__ = [
     "WindowSpec",
     "add_calendar",
     "add_covariate",
+    "apply_partitions",
+    "build_partition",
     "build_source",
     "data_home",
     "describe",
     "find_root",
     "make_examples",
     "make_windows",
+    "register_partition",
     "register_source",
     "resample_series",
     "series_from_table",
