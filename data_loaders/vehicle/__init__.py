@@ -1,8 +1,9 @@
 """Vehicles: cars on the road, sensors beside it, charging sessions."""
 
+from .cars import SimulatedCars
 from .ev_norway import EVNorway
 from .openacc import OpenACC
 from .sensit import SensIT
 from .ved import VED
 
-__all__ = ["VED", "EVNorway", "OpenACC", "SensIT"]
+__all__ = ["VED", "EVNorway", "OpenACC", "SensIT", "SimulatedCars"]
