@@ -27,7 +27,8 @@ def unfold(features: Tensor, clients: int) -> Tensor:
     Returns:
         ``(clients, batch, channels)``.
     """
-    return features.unflatten(1, (clients, -1)).transpose(0, 1)
+    apart: Tensor = features.unflatten(1, (clients, -1)).transpose(0, 1)
+    return apart
 
 
 class Convolution(nn.Module):
@@ -60,7 +61,8 @@ class Convolution(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map ``(batch, inputs, height, width)`` to ``(batch, outputs, ...)``; of a stack, side by side."""
-        weight, groups = self.weight, self.groups
+        weight: Tensor = self.weight
+        groups = self.groups
         if weight.dim() == 5:
             groups = groups * len(weight)
             weight = weight.flatten(0, 1)

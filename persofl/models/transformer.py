@@ -92,7 +92,9 @@ class EncoderLayer(nn.Module):
         parts = self.queries_keys_values(self.before(x)).unflatten(-1, (3, self.heads, -1))
         q, k, v = (part.transpose(-2, -3) for part in parts.unbind(-3))  # (..., heads, tokens, width / heads)
         x = x + self.mix(attend(q, k, v).transpose(-2, -3).flatten(-2))
-        return x + self.narrow(nn.functional.gelu(self.widen(self.between(x))))
+        widened: Tensor = nn.functional.gelu(self.widen(self.between(x)))
+        narrowed: Tensor = self.narrow(widened)
+        return x + narrowed
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
