@@ -1,8 +1,9 @@
 """Voice: spoken keywords and digits, by speaker."""
 
 from .arabic_commands import ArabicCommands
+from .audiomnist import AudioMNIST
 from .features import LogMel, log_mel
 from .fsdd import FSDD
 from .speech_commands import SpeechCommands
 
-__all__ = ["FSDD", "ArabicCommands", "LogMel", "SpeechCommands", "log_mel"]
+__all__ = ["FSDD", "ArabicCommands", "AudioMNIST", "LogMel", "SpeechCommands", "log_mel"]
