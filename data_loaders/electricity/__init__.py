@@ -1,8 +1,9 @@
 """Electricity: households, meters and buildings."""
 
 from .bdg2 import BuildingDataGenome2
+from .cambridge import CambridgeEstates
 from .london import London
 from .simulated import SimulatedHouseholds
 from .uci import UCIElectricity
 
-__all__ = ["BuildingDataGenome2", "London", "SimulatedHouseholds", "UCIElectricity"]
+__all__ = ["BuildingDataGenome2", "CambridgeEstates", "London", "SimulatedHouseholds", "UCIElectricity"]

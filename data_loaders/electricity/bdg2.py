@@ -115,7 +115,7 @@ class BuildingDataGenome2:
     def _read(self, root: Path) -> ClientSeries:
         known = read_metadata(find_file(root, METADATA))
         path, counts = find_file(root, ENERGY), Counter[str]()
-        layout = Layout(str(path), ",", ".", "timestamp", r".*\S.*", _HOUR)
+        layout = Layout(str(path), ",", ".", "timestamp", r".*\S.*", "Panther_office_Karla", _HOUR)
         with readable(path), path.open("rb") as stream:
             names = read_header(stream, layout)
             start, table = reduce_rows(read_rows(stream, names, layout), _HOUR, least=1)

@@ -118,7 +118,7 @@ class UCIElectricity:
     def _read(self, root: Path) -> ClientSeries:
         step, counts = STEP_SECONDS[self.frequency], Counter[str]()
         with open_text(root) as (stream, where):
-            layout = Layout(where, ";", ",", "", r"MT_\d+", _QUARTER)
+            layout = Layout(where, ";", ",", "", r"MT_\d+", "MT_001", _QUARTER)
             names = read_header(stream, layout)
             energy = _energy(read_rows(stream, names, layout), self.october, counts)
             energy = self._sound(energy, names, counts)

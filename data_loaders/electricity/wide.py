@@ -31,6 +31,7 @@ class Layout:
         decimal: the decimal mark.
         stamp: header of the first column.
         meter: pattern of the other headers.
+        like: one of them, for errors.
         step: seconds from one row to the next.
     """
 
@@ -39,6 +40,7 @@ class Layout:
     decimal: str
     stamp: str
     meter: str
+    like: str
     step: int
 
 
@@ -63,7 +65,7 @@ def read_header(stream: IO[bytes], layout: Layout) -> tuple[str, ...]:
         what = f"column {foreign[0]!r}" if foreign else f"first column {names[0]!r}"
         raise DataError(
             f"File {layout.where}: the header {shown!r} is not the official one, see {what}; expected {layout.stamp!r} "
-            f"and then meters like {layout.meter!r}. Download the file again."
+            f"and then meters like {layout.like!r}. Download the file again."
         )
     twice = [name for name, count in Counter(names[1:]).items() if count > 1]
     if twice:
