@@ -74,8 +74,9 @@ LAW = Law(
 def sessions_of(habits: Array, random: np.random.Generator, days: int) -> dict[str, np.ndarray]:
     """Return one user's sessions in order of time, ``(sessions,)`` each.
 
-    ``plugin`` and ``plugout`` are seconds since the first day, ``energy`` kWh, ``duration`` hours, ``shared`` bool. At most one begins a day, and none while the car is still plugged in. Everything is drawn day by day beforehand, so a
-    longer simulation begins like a shorter one.
+    ``plugin`` and ``plugout`` are seconds since the first day, ``energy`` kWh, ``duration`` hours, ``shared`` bool. At
+    most one begins a day, and none while the car is still plugged in. Everything is drawn day by day beforehand, so
+    that a longer simulation begins like a shorter one.
 
     Args:
         habits: ``(parameters,)`` in the order of ``NAMES``.

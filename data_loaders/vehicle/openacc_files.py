@@ -21,6 +21,8 @@ RATE = 10  # Hz
 _HEADS = ("Date", "Vehicle_order", "Number_of_vehicles", "ACC", "Distance_setting")
 _TABLES = ("clients.csv", "runs.csv")  # beside the prepared table
 _COLUMNS = ("run", "vehicle", "position", "time_s", "speed_mps", "gap_m", "leader_speed_mps", "alt_m")
+_FASTEST = 70.0  # m/s; a platoon faster than this is measured in km/h
+_ODD_SHARE = 0.01  # of a car's speeds, GNSS being what it is
 _WHERE = "Download it again from the JRC (OpenACC, JRCDBT0001)."
 
 
@@ -60,16 +62,29 @@ def read_drives(root: Path) -> list[Drive]:
     """
     table = root / PREPARED
     if table.is_file():
-        return _read_table(table)
+        return _in_metres(_read_table(table), root)
     files = [root] if root.is_file() else [path for path in root.rglob("*.csv") if path.name not in _TABLES]
     if not files:
         raise DataError(f"No runs in {root}: looked for {PREPARED} and for part files (*.csv). {_WHERE}")
     names = {path: path.stem if root.is_file() else _run_name(path, root) for path in files}
-    return [
+    drives = [
         drive
         for path in sorted(files, key=lambda p: _natural(names[p]))
         for drive in _part(path, names[path])
     ]
+    return _in_metres(drives, root)
+
+
+def _in_metres(drives: list[Drive], root: Path) -> list[Drive]:
+    """Return the drives if their speeds can be m/s."""
+    for drive in drives:
+        odd = (drive.speed < 0) | (drive.speed > _FASTEST)
+        if odd.sum() > _ODD_SHARE * len(odd):
+            raise DataError(
+                f"{root}, run {drive.run!r}, car {drive.car!r}: {int(odd.sum())} of {len(odd)} speeds lie outside 0 to "
+                f"{_FASTEST:g} m/s, first {drive.speed[odd.argmax()]:g}. Are they km/h? Divide them by 3.6."
+            )
+    return drives
 
 
 def _run_name(path: Path, root: Path) -> str:

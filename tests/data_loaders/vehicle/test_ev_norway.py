@@ -308,6 +308,13 @@ def test_decimals_that_a_spreadsheet_destroyed_are_found(source, column):
         source(rows).load()
 
 
+def test_energy_in_watt_hours_is_found(source):
+    with pytest.raises(
+        DataError, match=r"El_kWh over Duration_hours is more than 50 kW in 50 of 50 sessions"
+    ):
+        source([row | {"kwh": row["kwh"] * 1000 + 0.5} for row in sessions()]).load()
+
+
 def test_no_file_is_an_error(tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match=r"No sessions in .* among 1 \.csv files"):

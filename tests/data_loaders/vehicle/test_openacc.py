@@ -196,6 +196,18 @@ def test_broken_files_are_named_with_the_line(source, kind):
     assert "dynamic_part1.csv" in str(caught.value)
 
 
+def test_speeds_in_other_units_are_an_error(source):
+    lines, _, _ = part()
+    faster = [
+        ",".join([cells[0], *(str(float(cells[1]) * 10), *cells[2:])])
+        for cells in (line.split(",") for line in lines[6:])
+    ]
+    with pytest.raises(
+        DataError, match=r"run 'dynamic_part1', car 'SMART_TARGET': 200 of 200 speeds .* km/h"
+    ):
+        source({"dynamic_part1": lines[:6] + faster}).load()
+
+
 def test_a_folder_without_runs_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"No runs in .*trajectories_10hz.parquet"):
         build_source("openacc", root=str(tmp_path)).load()
