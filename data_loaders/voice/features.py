@@ -138,7 +138,8 @@ def _log_mel(clips: Tensor, filters: Tensor, window: Tensor, config: LogMel) -> 
         center=False,
         return_complex=True,
     )
-    power = torch.view_as_real(spectrum).square_().sum(-1).transpose(1, 2) / window.sum() ** 2
+    power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag).transpose(1, 2)
+    power /= window.sum() ** 2
     logs = (power @ filters).clamp_(min=config.floor).log_()
     if config.cmvn == "clip":
         logs -= logs.mean(dim=1, keepdim=True)
