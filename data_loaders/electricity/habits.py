@@ -1,12 +1,11 @@
 """What a simulated household is like: its habits, the archetypes, and the dial between one law and many."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from ..dial import Array, Law
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,6 @@ NAMES = tuple(field.name for field in fields(Habits))
 HOURS = np.array([name.endswith("_hour") for name in NAMES])
 SPREAD = 0.25  # of the logarithm of a household's own kW and shares around its archetype
 HOUR_SPREAD = 1.0  # of its hours
-_UPPER = np.array([1.0 if name in ("night", "away") else np.inf for name in NAMES])
 
 
 def as_row(habits: Habits) -> Array:
@@ -69,36 +67,11 @@ def as_row(habits: Habits) -> Array:
     return np.array([getattr(habits, name) for name in NAMES])
 
 
-def households(archetypes: Sequence[str], own: Array, heterogeneity: float) -> Array:
-    """Return each household's parameters, on the straight line from the family's to its own.
-
-    Args:
-        archetypes: of each household.
-        own: ``(clients, parameters)`` standard normal, how each differs from its archetype.
-        heterogeneity: 0: all alike, 1: archetype and own habits in full.
-
-    Returns:
-        ``(clients, parameters)`` in the order of ``NAMES``.
-    """
-    typical = np.stack([as_row(ARCHETYPES[name]) for name in archetypes])
-    target = np.where(HOURS, typical + HOUR_SPREAD * own, typical * np.exp(SPREAD * own - SPREAD**2 / 2))
-    return np.asarray(as_row(FAMILY) + heterogeneity * (np.minimum(target, _UPPER) - as_row(FAMILY)))
-
-
-def distance_to_law(parameters: Array, archetypes: Sequence[str], heterogeneity: float) -> Array:
-    """Return how far households lie from the mean of the law they are drawn from, ``(clients,)``.
-
-    Root mean square over the parameters, each in units of its standard deviation at full heterogeneity, so that 0
-    is the law's centre, and dial 0 puts everyone there.
-
-    Args:
-        parameters: ``(clients, parameters)`` from :func:`households`.
-        archetypes: the law's, all equally likely.
-        heterogeneity: the law's.
-    """
-    table = np.stack([as_row(ARCHETYPES[name]) for name in archetypes])
-    mean = as_row(FAMILY) + heterogeneity * (table.mean(axis=0) - as_row(FAMILY))
-    own = np.where(HOURS, HOUR_SPREAD, np.sqrt(np.expm1(SPREAD**2) * (table**2).mean(axis=0)))
-    scale = np.sqrt(table.var(axis=0) + own**2)
-    offset: Array = (parameters - mean) / np.where(scale > 0, scale, 1)
-    return np.asarray(np.sqrt((offset**2).mean(axis=1)))
+LAW = Law(
+    names=NAMES,
+    base=as_row(FAMILY),
+    archetypes={name: as_row(habits) for name, habits in ARCHETYPES.items()},
+    spread=np.where(HOURS, HOUR_SPREAD, SPREAD),
+    additive=HOURS,
+    upper=np.array([1.0 if name in ("night", "away") else np.inf for name in NAMES]),
+)

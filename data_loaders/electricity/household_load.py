@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-from .habits import NAMES, Array
+from ..dial import Array
+from ..runs import Floats
+from .habits import NAMES
 
 LATITUDE = np.radians(51.5)  # London's
 CHARGING_DAYS = 0.6
@@ -49,6 +52,18 @@ class Clock:
         return np.asarray(2 * np.pi * (np.arange(self.days) + 11) / 365.25, np.float64)
 
 
+class Recording(Protocol):
+    """What decides which readings of several clients were recorded."""
+
+    @property
+    def length(self) -> Array:
+        """``(clients,)`` uniform: how long a series is."""
+
+    @property
+    def gaps(self) -> Array:
+        """``(clients, steps)`` uniform: where gaps begin."""
+
+
 @dataclass(frozen=True, eq=False)
 class Draws:
     """Everything random about one client, or about several once stacked (one more leading axis)."""
@@ -63,6 +78,9 @@ class Draws:
     spikes: Array  # (steps,) uniform
     spike_size: Array  # (steps,) exponential
     gaps: Array  # (steps,) uniform
+
+
+AnyDraws = TypeVar("AnyDraws")
 
 
 def draw_client(seed: int, client: int, clock: Clock) -> Draws:
@@ -83,9 +101,10 @@ def draw_client(seed: int, client: int, clock: Clock) -> Draws:
     )
 
 
-def stack_draws(draws: Sequence[Draws]) -> Draws:
-    """Return the draws of several clients with a leading client axis."""
-    return Draws(**{f.name: np.stack([getattr(draw, f.name) for draw in draws]) for f in fields(Draws)})
+def stack_draws(draws: Sequence[AnyDraws]) -> AnyDraws:
+    """Return the draws of several clients, dataclasses of arrays, with a leading client axis."""
+    names = [item.name for item in fields(draws[0])]  # type: ignore[arg-type]
+    return type(draws[0])(**{name: np.stack([getattr(draw, name) for draw in draws]) for name in names})
 
 
 def temperature(seed: int, clock: Clock) -> Array:
@@ -110,9 +129,30 @@ def net_load(parameters: Array, draws: Draws, weather: Array, clock: Clock) -> A
     week = np.arange(clock.days) // 7
     home = np.where(draws.away[:, week, None] < habit["away"], AWAY_LOAD, 1.0)
     used = (habit["base"] + home * _routine(habit, draws, clock)) * _spikes(draws, clock)
-    used = (used + home * _heating(habit, weather, clock)) * _noise(habit, draws, clock)
+    used = (used + home * _heating(habit, weather, clock)) * load_noise(habit["noise"], draws.noise, clock)
     power = np.minimum(used + home * _charging(habit, draws, clock), FUSE)
     return np.asarray((power - _solar(habit, draws, clock)) * clock.step_minutes / 60)
+
+
+def recorded(energy: Floats, draws: Recording, clock: Clock, missing: float, shortest: int) -> list[Floats]:
+    """Return what the meters recorded: gaps are NaN, a series ends when its client left, ``(steps,)`` each.
+
+    Args:
+        energy: ``(clients, steps)``.
+        draws: of these clients, stacked.
+        clock: the calendar.
+        missing: share of missing readings, in gaps of ``MEAN_GAP`` steps on average.
+        shortest: days of the shortest series; lengths are uniform from there to the clock's days.
+    """
+    begins, left = draws.gaps < missing / MEAN_GAP, draws.gaps / max(missing / MEAN_GAP, 1e-12)
+    # a gap's own draw, uniform below the threshold, says how long it is: 1 to 2 MEAN_GAP - 1 steps
+    steps = 1 + (left * (2 * MEAN_GAP - 1)).astype(np.int64).clip(0, 2 * MEAN_GAP - 2)
+    ends = np.maximum.accumulate(
+        np.where(begins, np.arange(energy.shape[1]) + np.where(begins, steps, 0), 0), axis=1
+    )
+    seen = np.where(np.arange(energy.shape[1]) < ends, np.float32(np.nan), energy)
+    days = shortest + (draws.length * (clock.days - shortest + 1)).astype(np.int64)
+    return [row[: count * clock.steps_per_day] for row, count in zip(seen, days, strict=True)]
 
 
 def _routine(habit: dict[str, Array], draws: Draws, clock: Clock) -> Array:
@@ -152,11 +192,17 @@ def _charging(habit: dict[str, Array], draws: Draws, clock: Clock) -> Array:
     return np.asarray(habit["charger"] * (today | after_midnight))
 
 
-def _noise(habit: dict[str, Array], draws: Draws, clock: Clock) -> Array:
-    """Return a factor of mean 1, autoregressive in its logarithm."""
+def load_noise(spread: Array, innovations: Array, clock: Clock) -> Array:
+    """Return a factor of mean 1, autoregressive in its logarithm, ``(clients, days, steps per day)``.
+
+    Args:
+        spread: ``(clients, 1, 1)`` standard deviation of the logarithm.
+        innovations: ``(clients, steps)`` standard normal.
+        clock: the calendar.
+    """
     hours = clock.step_minutes / 60
-    log_factor = _autoregressive(draws.noise, _AR_PER_HOUR**hours).reshape(len(draws.noise), clock.days, -1)
-    return np.asarray(np.exp(habit["noise"] * log_factor - habit["noise"] ** 2 / 2))
+    log_factor = _autoregressive(innovations, _AR_PER_HOUR**hours).reshape(len(innovations), clock.days, -1)
+    return np.asarray(np.exp(spread * log_factor - spread**2 / 2))
 
 
 def _spikes(draws: Draws, clock: Clock) -> Array:

@@ -11,8 +11,8 @@ from ..errors import did_you_mean, raise_if_any
 from ..registry import About, register_source
 from ..runs import Floats
 from ..series import ClientSeries, offsets_of
-from .habits import ARCHETYPES, NAMES, distance_to_law, households
-from .household_load import MEAN_GAP, Clock, Draws, draw_client, net_load, stack_draws, temperature
+from .habits import ARCHETYPES, LAW, NAMES
+from .household_load import Clock, draw_client, net_load, recorded, stack_draws, temperature
 
 _CLIENTS_AT_ONCE = 64
 
@@ -72,9 +72,10 @@ class SimulatedHouseholds:
         for begin in range(0, self.clients, _CLIENTS_AT_ONCE):
             chunk = range(begin, min(begin + _CLIENTS_AT_ONCE, self.clients))
             draws = stack_draws([draw_client(self.seed, client, clock) for client in chunk])
-            habits = households(kinds[chunk.start : chunk.stop], draws.own, self.heterogeneity)
+            habits = LAW.parameters(kinds[chunk.start : chunk.stop], draws.own, self.heterogeneity)
             energy = net_load(habits, draws, weather, clock).astype(np.float32)
-            loads += self._recorded(energy.reshape(len(chunk), -1), draws, clock)
+            shortest = self.days if self.min_days is None else self.min_days
+            loads += recorded(energy.reshape(len(chunk), -1), draws, clock, self.missing, shortest)
             parameters.append(habits)
         return ClientSeries(
             name="simulated",
@@ -88,21 +89,8 @@ class SimulatedHouseholds:
             rules=(f"simulated with heterogeneity {self.heterogeneity:g} and seed {self.seed}",),
         )
 
-    def _recorded(self, energy: Floats, draws: Draws, clock: Clock) -> list[Floats]:
-        """Return what the meters recorded of ``(clients, steps)``: gaps are NaN, series end when the client left."""
-        begins, left = draws.gaps < self.missing / MEAN_GAP, draws.gaps / max(self.missing / MEAN_GAP, 1e-12)
-        # a gap's own draw, uniform below the threshold, says how long it is: 1 to 2 MEAN_GAP - 1 steps
-        lengths = np.where(
-            begins, 1 + (left * (2 * MEAN_GAP - 1)).astype(np.int64).clip(0, 2 * MEAN_GAP - 2), 0
-        )
-        ends = np.maximum.accumulate(np.where(begins, np.arange(energy.shape[1]) + lengths, 0), axis=1)
-        recorded = np.where(np.arange(energy.shape[1]) < ends, np.float32(np.nan), energy)
-        shortest = self.days if self.min_days is None else self.min_days
-        days = shortest + (draws.length * (self.days - shortest + 1)).astype(np.int64)
-        return [row[: count * clock.steps_per_day] for row, count in zip(recorded, days, strict=True)]
-
     def _attributes(self, names: tuple[str, ...], kinds: list[str], parameters: np.ndarray) -> pd.DataFrame:
-        distance = distance_to_law(parameters, self.archetypes, self.heterogeneity)
+        distance = LAW.distance(parameters, self.archetypes, self.heterogeneity)
         known = {"archetype": kinds, "true_distance": distance, **dict(zip(NAMES, parameters.T, strict=True))}
         return pd.DataFrame(known, index=pd.Index(names, name="client"))
 

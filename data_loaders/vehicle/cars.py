@@ -5,10 +5,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from ..dial import Array
 from ..errors import DataError, did_you_mean, raise_if_any
 from ..registry import About, register_source
 from ..series import ClientSeries
-from .dial import Array
 from .following import LAW, NAMES, STEP, STYLES, follow_leaders, leader_speeds
 from .openacc import OpenACC, follow
 from .openacc_files import Drive

@@ -6,12 +6,12 @@ from typing import ClassVar, Literal
 import numpy as np
 import pandas as pd
 
+from ..dial import Array
 from ..errors import did_you_mean, raise_if_any
 from ..registry import About, register_source
 from ..samples import ClientSamples
 from ..series import ClientSeries
 from .charging_habits import ARCHETYPES, LAW, NAMES, as_table, sessions_of
-from .dial import Array
 from .sessions import SessionOptions, Task, population
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import pandas as pd
 
-from .dial import Array, Law
+from ..dial import Array, Law
 
 BATTERY = 75.0  # kWh, more a session does not take
 CHARGER = 7.2  # kW: nobody leaves before the energy is in

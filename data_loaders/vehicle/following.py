@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from .dial import Array, Law
+from ..dial import Array, Law
 
 STEP = 0.1  # s
 _EXPONENT = 4
