@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from .algorithms import ALGORITHMS, APFL, Algorithm, Ditto, FedAdam, FedAvg, FedProx, FineTune, Local
 from .errors import DivergedError, PersoflError
 from .federation import Federation, RoundConfig, RoundParts, build_federation
+from .heterogeneity import Heterogeneity, heterogeneity
 from .losses import AbsoluteError, CrossEntropy, Pinball, SquaredError
 from .method import Method, method_params, parse_method, search_space
 from .models import MLP, MODELS, Shape, build_model
@@ -33,6 +34,7 @@ __all__ = [
     "FederatedModule",
     "Federation",
     "FineTune",
+    "Heterogeneity",
     "Local",
     "Method",
     "PersoflError",
@@ -44,6 +46,7 @@ __all__ = [
     "SquaredError",
     "build_federation",
     "build_model",
+    "heterogeneity",
     "measure_distances",
     "method_params",
     "parse_method",
