@@ -38,7 +38,7 @@ _FACTS = ("age", "gender", "accent", "native speaker", "origin", "recordingroom"
 class AudioMNIST(ClipOptions):
     """Spoken digits of AudioMNIST; a client is a speaker.
 
-    Reads ``data/<speaker>/<digit>_<speaker>_<0 to 49>.wav`` (48 kHz, 0.3 to 1 s) and ``data/audioMNIST_meta.txt``. What it
+    Reads ``data/<speaker>/<digit>_<speaker>_<0 to 49>.wav`` (48 kHz) and ``data/audioMNIST_meta.txt``. What it
     says of the speakers is cleaned: ages become numbers, those outside 1 to 120 missing; words are written alike in small
     letters, without underscores and question marks; ``vr-romm`` is ``vr-room``; ``native_speaker`` is yes or no;
     ``continent`` and ``country`` are the first words of the origin.
@@ -53,13 +53,13 @@ class AudioMNIST(ClipOptions):
 
     about: ClassVar[About] = About(
         kind="speaker",
-        what="ten digits in English, fifty takes each, 48 kHz, below 1 s",
+        what="ten digits in English, fifty takes each, 48 kHz",
         clients="60",
         licence="MIT",
         attributes=("age", "gender", "accent", "native_speaker", "continent", "country", "room", "recorded"),
         needs="root=FOLDER, or persofl data fetch audiomnist",
         task="classify",
-        size="about 1 GB",
+        size="30,000 files",
         attribution="Becker et al.: AudioMNIST: Exploring explainable artificial intelligence for audio analysis on a "
         "simple benchmark. Journal of the Franklin Institute 361(1), 2024.",
         remotes=(

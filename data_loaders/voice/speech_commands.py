@@ -42,9 +42,9 @@ ARCHIVE = "speech_commands_v0.02.tar.gz"
 class SpeechCommands(ClipOptions):
     """Keywords of Speech Commands v0.02; a client is a speaker, the part of a file's name before ``_nohash_``.
 
-    Reads the ``.tar.gz`` as it is, member by member and without unpacking it, or the tree it holds. Half of the speakers
-    have fewer than 40 takes: choose ``min_clips``. The published split deals whole speakers, so it is the attribute
-    ``official_split`` and no split of a speaker's own clips.
+    Reads the ``.tar.gz`` as it is, member by member and without unpacking it, or the tree it holds. A speaker has
+    40 takes on average, many have few: choose ``min_clips``. The published split deals whole speakers, so it is the
+    attribute ``official_split`` and no split of a speaker's own clips.
 
     Args:
         root: the archive, or the folder with it or with the tree; None for what was fetched.
