@@ -1,4 +1,5 @@
 import gzip
+import re
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from data_loaders import build_source
 from data_loaders.voice.arabic_commands import KEYWORDS
+from data_loaders.voice.tree import sound_files
 
 WORDS = ("zero", "yes", "zoom in")
 SPLIT = {"00000001": "train", "00000004": "test", "00000007": "val"}
@@ -199,3 +201,14 @@ def test_the_real_tree_holds_the_same_recordings(real, shared_data):
         first = prepared.inputs[prepared.rows(theirs)].reshape(4, 10, 8000)[:, 0]
         # the prepared ones were scaled by 32767 / 32768 and rounded
         torch.testing.assert_close(raw.inputs[raw.rows(mine), :, 0], first, atol=2 / 32768, rtol=0)
+
+
+def test_a_folder_that_cannot_be_read_is_named(tree, monkeypatch, refused):
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    found = sound_files(tree / "dataset", re.compile(".*"), "anything")
+    monkeypatch.setattr("os.scandir", denied)
+    refused(
+        lambda: list(found), f"Cannot read the folder {tree / 'dataset'}: Permission denied", "chmod u+rx"
+    )
