@@ -99,6 +99,8 @@ class Heterogeneity:
         for name in self._distances():
             distance, apart = s[f"{name}_distance"], s[f"{name}_told_apart"]
             lines.append(f"{name:<12} distance {distance:.2f} standard deviations, {apart:.0%} told apart")
+        if self.task == "forecast":
+            lines.append("neighbouring windows are alike: p-values are too small, the order of clients holds")
         return "\n".join(lines)
 
     def _distances(self) -> dict[str, Distances]:

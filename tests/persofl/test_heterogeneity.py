@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from data_loaders import (
     SimulatedHouseholds,
     WindowSpec,
     build_partition,
+    build_source,
     make_examples,
     make_windows,
 )
@@ -128,6 +131,16 @@ def test_the_dial_of_simulated_households_raises_feature_skew():
     assert "label_tv" not in summaries[0]
 
 
+def test_speakers_differ_in_their_voices_and_not_in_their_words():
+    root = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "voice" / "fsdd"
+    if not root.is_dir():
+        pytest.skip(f"the spoken digits are not in {root}")
+    samples = build_source("fsdd", root=str(root)).load()
+    natural, dealt = measured(samples).summary(), measured(samples, ("iid", {"clients": 6})).summary()
+    assert natural["feature_distance"] > 0.3 > 0.06 > dealt["feature_distance"]
+    assert natural["label_told_apart"] == 0
+
+
 def test_windows_without_days_are_compared_by_their_inputs():
     series = SimulatedHouseholds(clients=3, days=20).load()
     object.__setattr__(series, "step_seconds", 0.7)
@@ -169,6 +182,9 @@ def test_the_text_names_every_kind_of_skew(blobs, line):
     assert [row.split()[0] for row in text[1:]] == ["quantity", "labels", "feature", "conditional"]
     text = measured(line, IID).text().splitlines()
     assert [row.split()[0] for row in text[1:]] == ["quantity", "feature", "target", "conditional"]
+    series = SimulatedHouseholds(clients=3, days=20).load()
+    text = heterogeneity(make_windows(series, WindowSpec(24, 6))).text()
+    assert text.endswith("p-values are too small, the order of clients holds")
 
 
 def test_label_distances_are_the_textbooks():
