@@ -117,7 +117,12 @@ def parse_stamps(texts: list[str], form: str) -> tuple[Ints, bool]:
     Returns:
         The numbers, and whether the stamps carry their offset from UTC.
     """
-    offset = bool(texts) and ("%z" in form or (form == "auto" and bool(_OFFSET.search(texts[0][10:]))))
+    offset = "%z" in form
+    if form == "auto":
+        carries = [bool(_OFFSET.search(text[10:])) for text in texts]
+        offset = any(carries)
+        if offset:  # stamps without an offset among those with one would pass for UTC
+            texts = [text if has else "" for text, has in zip(texts, carries, strict=True)]
     values = _parsed(texts, form, offset)
     late = [at for at in np.flatnonzero(values == NAT) if " 24:00" in texts[at] or "T24:00" in texts[at]]
     if late:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,14 @@ from ..errors import DataError
 from ..series import ClientSeries, Dropped, count_reasons, offsets_of
 from .findings import Findings
 from .options import OwnSpec
-from .place import Placed, Sorted, place, sort_readings, what_unit
+from .place import Placed, place
 from .readings import Readings
+from .sorting import Sorted, sort_readings, what_unit
 from .spec import seconds_of
 
 _WORDS = {
     "without a stamp": "have no stamp and are left out",
+    "in the skipped hour": "are in the hour that the clock skips in spring and are left out",
     "without a value": "have no value and are missing readings",
     "off the grid": "are off the grid and left out",
     "duplicated": "repeat an earlier row and are left out",
@@ -38,7 +41,7 @@ class Population:
     Args:
         step: seconds of the grid.
         placed: the clients that could be placed, by name.
-        sorted: their readings as sorted, for reports; empty when not asked for.
+        sorted: all clients' readings in order of time, for reports; empty when not asked for.
         counts: of all clients together.
     """
 
@@ -48,34 +51,40 @@ class Population:
     counts: Counter[str]
 
 
-def place_all(readings: Readings, spec: OwnSpec, findings: Findings, *, keep: bool = False) -> Population:
+def place_all(readings: Readings, spec: OwnSpec, findings: Findings, *, check: bool = False) -> Population:
     """Sort every client's readings and put them on one grid; what fails is a problem of that client.
 
     Args:
         readings: emptied while it is read, so that they are held once.
         spec: what is what.
         findings: gets the problems.
-        keep: whether to return the sorted readings too.
+        check: keep the sorted readings too, and take a client that fails by lenient rules, for a report on it.
     """
     whole = list[Sorted]()
     for client in sorted(readings.pieces):
-        pieces = list(readings.pieces.pop(client).values())
+        pieces = readings.pieces.pop(client)
         try:
-            whole.append(sort_readings(client, pieces, spec))
+            whole.append(sort_readings(client, list(pieces.values()), spec))
         except DataError as error:
             findings.error(("client", _cause(error)), error)
+            if check:
+                with suppress(DataError):
+                    whole.append(sort_readings(client, list(pieces.values()), lenient(spec)))
     step = choose_step(whole, spec, findings)
     placed, counts = list[Placed](), Counter[str]()
-    if step is not None:
-        for at, client_readings in enumerate(whole):
-            try:
-                placed.append(place(client_readings, spec, step))
-                counts.update(placed[-1].counts)
-            except DataError as error:
-                findings.error(("grid", _cause(error)), error)
-            if not keep:
-                whole[at] = None  # type: ignore[call-overload]
-    return Population(step or 0.0, tuple(placed), tuple(whole) if keep else (), counts)
+    for item in whole if step is not None else ():
+        try:
+            placed.append(place(item, spec, step or 0.0))
+            counts.update(placed[-1].counts)
+        except DataError as error:
+            findings.error(("grid", _cause(error)), error)
+    return Population(step or 0.0, tuple(placed), tuple(whole) if check else (), counts)
+
+
+def lenient(spec: OwnSpec) -> OwnSpec:
+    """Return a spec that refuses nothing which a rule could decide."""
+    time = replace(spec.time, order="sort", ambiguous="summer", nonexistent="missing")
+    return replace(spec, time=time, duplicates="first", value=replace(spec.value, negative="keep"))
 
 
 def choose_step(readings: Sequence[Sorted], spec: OwnSpec, findings: Findings) -> float | None:
@@ -103,10 +112,7 @@ def to_series(population: Population, spec: OwnSpec, attributes: pd.DataFrame) -
     """
     kept, dropped = sift(population, spec)
     if not kept:
-        raise DataError(
-            f"No client of {spec.name!r} is left: {count_reasons(dropped) or 'the files hold no reading'}. Loosen "
-            "client.min_days, min_coverage or max_zero_share, or run `persofl data check` to see why."
-        )
+        raise DataError(nobody_left(spec, dropped))
     lengths = [len(item.values) for item in kept]
     offsets = offsets_of(lengths)
     breaks = [int(first) + at for item, first in zip(kept, offsets, strict=False) for at in item.breaks]
@@ -125,6 +131,14 @@ def to_series(population: Population, spec: OwnSpec, attributes: pd.DataFrame) -
         channel_names=(spec.value.column, *spec.covariates) if spec.covariates else (),
         known=spec.known,
         breaks=torch.tensor(breaks, dtype=torch.int64),
+    )
+
+
+def nobody_left(spec: OwnSpec, dropped: Sequence[Dropped]) -> str:
+    """Return the words for a population without a client."""
+    return (
+        f"No client of {spec.name!r} is left: {count_reasons(dropped) or 'the files hold no reading'}. Loosen "
+        "client.min_days, min_coverage or max_zero_share, or run `persofl data check` to see why."
     )
 
 

@@ -124,7 +124,7 @@ def to_samples(
         attributes=attributes.reindex(index=kept).rename_axis(index="client"),
         classes=classes,
         groups=_codes(whole, labels.group),
-        times=torch.from_numpy(whole[roles.stamp].to_numpy(np.int64) // 1_000_000) if roles.stamp else None,
+        times=torch.from_numpy(np.array(whole[roles.stamp], np.int64) // 1_000_000) if roles.stamp else None,
         official=_official(whole, labels.split),
         channel_names=channels,
         target_names=labels.targets,
@@ -219,13 +219,13 @@ def _inputs(whole: pd.DataFrame, roles: Roles, spec: OwnSpec) -> tuple[torch.Ten
             f"labels.steps: {table.shape[1]} features do not make {steps} equal steps. Name the features in "
             "labels.features, step by step."
         )
-    inputs = torch.from_numpy(np.ascontiguousarray(table)).reshape(len(table), steps, -1)
+    inputs = torch.from_numpy(np.array(table)).reshape(len(table), steps, -1)
     return inputs, tuple(names) if steps == 1 else ()
 
 
 def _targets(whole: pd.DataFrame, classes: tuple[str, ...], spec: OwnSpec) -> torch.Tensor:
     if spec.labels.label is None:
-        return torch.from_numpy(np.ascontiguousarray(whole[list(spec.labels.targets)].to_numpy(np.float32)))
+        return torch.from_numpy(np.array(whole[list(spec.labels.targets)], np.float32))
     codes = pd.Categorical(whole[spec.labels.label], list(classes)).codes
     return torch.from_numpy(codes.astype(np.int64))
 
@@ -248,7 +248,7 @@ def _official(whole: pd.DataFrame, column: str | None) -> torch.Tensor | None:
         raise DataError(
             f"Column {column!r} holds {bad!r}; labels.split knows {', '.join(name for name in SPLITS if name)}."
         )
-    return torch.from_numpy(parts.to_numpy(np.int8))
+    return torch.from_numpy(np.array(parts, np.int8))
 
 
 def _rules(incomplete: int, spec: OwnSpec, findings: Findings) -> tuple[str, ...]:
