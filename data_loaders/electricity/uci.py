@@ -59,8 +59,8 @@ class UCIElectricity:
     Args:
         root: the zip, the text file, or a folder with either; None for what was fetched.
         frequency: ``"1h"`` (the sum of four quarters, missing where one is) or ``"15min"``.
-        clock: ``"local"``: the file's own, where days have 24 hours and March's skipped hour is missing; ``"utc"``: the
-            load moves by an hour with summer time, nothing is missing, and both hours of October's pair get half.
+        clock: ``"utc"``: nothing is missing, and both hours of October's pair get half; load and stamps part by an hour
+            in summer, as everywhere on UTC. ``"local"``: the file's own, where March's skipped hour is missing.
         october: ``"halve"`` the repeated hour, or take it as ``"missing"``.
         start: first day or stamp on the clock chosen; None for all.
         end: the day or stamp after the last, exclusive; None for all.
@@ -88,7 +88,7 @@ class UCIElectricity:
 
     root: str | None = None
     frequency: Literal["1h", "15min"] = "1h"
-    clock: Literal["local", "utc"] = "local"
+    clock: Literal["utc", "local"] = "utc"
     october: Literal["halve", "missing"] = "halve"
     start: str | None = None
     end: str | None = None
@@ -101,7 +101,7 @@ class UCIElectricity:
     def __post_init__(self) -> None:
         raise_if_any(
             choice_problems("frequency", self.frequency, tuple(STEP_SECONDS))
-            + choice_problems("clock", self.clock, ("local", "utc"))
+            + choice_problems("clock", self.clock, ("utc", "local"))
             + choice_problems("october", self.october, ("halve", "missing"))
             + option_problems(self)
         )
@@ -155,7 +155,7 @@ class UCIElectricity:
                 else ()
             ),
             f"clock: {'Portuguese time' if self.clock == 'local' else 'UTC'}; {counts['skipped']} quarters that "
-            f"the clock skipped in March are missing ({counts['skipped with energy']} of them held energy), "
+            f"the Portuguese clock skipped in March hold nothing ({counts['skipped with energy']} of them did), "
             f"{counts['repeated']} that it repeated in October, with the energy of both, are {repeated}",
             "zeros before a meter's first other reading are missing: it was not yet a client",
         )

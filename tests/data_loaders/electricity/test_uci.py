@@ -105,40 +105,47 @@ def test_kilowatts_of_quarters_become_kilowatt_hours_by_their_beginning(tmp_path
 
 
 @pytest.mark.parametrize("frequency", ["1h", "15min"])
-def test_on_the_utc_clock_spring_leaves_no_hole(tmp_path, spring, frequency):
-    series = load(tmp_path, spring, clock="utc", frequency=frequency)
+def test_on_utc_spring_leaves_no_hole(tmp_path, spring, frequency):
+    series = load(tmp_path, spring, frequency=frequency)
     expected = hourly(spring) if frequency == "1h" else torch.tensor(spring.to_numpy()).float()
     assert (series.starts == np.datetime64("2012-03-20")).all()
     torch.testing.assert_close(series.values.view(3, -1).T, expected)
 
 
 def test_on_the_local_clock_the_hour_that_is_skipped_is_missing(tmp_path, spring):
-    series = load(tmp_path, spring)
+    series = load(tmp_path, spring, clock="local")
     missing = series.of(0)[:, 0].isnan()
     assert missing.nonzero().flatten().tolist() == [5 * 24 + 1]
     torch.testing.assert_close(series.of(0)[~missing, 0], hourly(spring)[:, 0])
-    assert any("4 quarters that the clock skipped in March are missing (0 of them" in r for r in series.rules)
+    assert any(
+        "4 quarters that the Portuguese clock skipped in March hold nothing (0 of them" in r
+        for r in series.rules
+    )
 
 
 def test_the_hour_that_comes_twice_is_halved_or_missing(tmp_path, autumn):
     place, truth = 4 * 24 + 1, hourly(autumn)[:, 2]
-    halved, missing = load(tmp_path, autumn), load(tmp_path, autumn, october="missing")
+    halved = load(tmp_path, autumn, clock="local")
+    missing = load(tmp_path, autumn, clock="local", october="missing")
     mean = truth[place : place + 2].mean()
     expected = torch.cat([truth[:place], mean[None], truth[place + 2 :]])
     torch.testing.assert_close(halved.of(2)[:, 0], expected)
     assert missing.of(2)[:, 0].isnan().nonzero().flatten().tolist() == [place]
     assert any("with the energy of both, are halved" in rule for rule in halved.rules)
-    utc = load(tmp_path, autumn, clock="utc").of(2)[:, 0]
+    utc = load(tmp_path, autumn).of(2)[:, 0]
     both = torch.cat([truth[:place], mean.expand(2), truth[place + 2 :]])
     torch.testing.assert_close(utc, both)
+    neither = load(tmp_path, autumn, october="missing").of(2)[:, 0]
+    assert neither.isnan().nonzero().flatten().tolist() == [place, place + 1]
 
 
 def test_energy_is_the_same_on_every_clock(tmp_path, autumn, spring):
     for energy in (autumn, spring):
-        for options in ({}, {"clock": "utc"}, {"clock": "utc", "frequency": "15min"}):
+        for options in ({"clock": "local"}, {}, {"frequency": "15min"}):
             total = float(load(tmp_path, energy, **options).values.nansum())
             # the local clock's one hour stands for two
-            lost = 0 if options else float(hourly(energy)[97:99].sum()) / 2 if energy is autumn else 0
+            halved = "clock" in options and energy is autumn
+            lost = float(hourly(energy)[97:99].sum()) / 2 if halved else 0
             assert total + lost == pytest.approx(float(energy.to_numpy().sum()), rel=1e-5)
 
 
