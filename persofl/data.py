@@ -17,19 +17,27 @@ class ClientData(Protocol):
     """A population's examples; :class:`data_loaders.ForecastWindows` and ``ClientExamples`` are two.
 
     ``span`` is ``"train"``, ``"validation"`` or ``"test"``.
-
-    Attributes:
-        clients: their names.
-        task: ``"forecast"``, ``"classify"`` or ``"regress"``.
-        classes: names of the classes; none where targets are floats.
-        shape: ``(lookback, horizon, channels)``: inputs are ``(lookback, channels)``, targets ``(horizon,)`` floats or,
-            with classes, one int64.
     """
 
-    clients: tuple[str, ...]
-    task: str
-    classes: tuple[str, ...]
-    shape: tuple[int, int, int]
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """Names of the clients."""
+        ...
+
+    @property
+    def task(self) -> str:
+        """``"forecast"``, ``"classify"`` or ``"regress"``."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; none where targets are floats."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(lookback, horizon, channels)`` of inputs ``(lookback, channels)``, targets ``(horizon,)``; 1 for a class."""
+        ...
 
     def __len__(self) -> int:
         """Clients."""

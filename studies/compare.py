@@ -1,7 +1,8 @@
 """The comparison as pure functions on per-client scores.
 
 ``scores`` is one long table with the columns ``method``, ``seed``, ``client`` and one column per metric, a row
-for each client of each final run. Lower is better. The order of its rows does not matter.
+for each client of each final run. Lower is better, but of the metrics in ``persofl.metrics.HIGHER``. The order of its
+rows does not matter.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from persofl.metrics import share_worse, summarise
+from persofl.metrics import HIGHER, share_worse, summarise
 
 SUMMARIES = ("mean", "median", "std", "worst_decile", "jain")
 Array = npt.NDArray[np.float64]
@@ -35,7 +36,7 @@ def summary_table(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
 def paired_table(
     scores: pd.DataFrame, metric: str, reference: str = "fedavg", draws: int = 2000
 ) -> pd.DataFrame:
-    """How each method differs from ``reference``; negative is better.
+    """How each method differs from ``reference``; negative is better where lower is.
 
     Two intervals answer two questions. Over *seeds*: would the difference in the mean (or in the worst decile)
     come out the same with other initial weights and batches? Over *clients* (bootstrap of the per-client
@@ -56,9 +57,8 @@ def paired_table(
     methods = [str(m) for m in pd.unique(scores["method"]) if m != reference]
     if reference not in set(scores["method"]):
         return pd.DataFrame()
-    rows = {
-        m: _paired_row(wide.loc[[m]].droplevel(0), wide.loc[[reference]].droplevel(0), draws) for m in methods
-    }
+    other = wide.loc[[reference]].droplevel(0)
+    rows = {m: _paired_row(wide.loc[[m]].droplevel(0), other, draws, metric in HIGHER) for m in methods}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
 
@@ -103,10 +103,11 @@ def bootstrap(values: npt.ArrayLike, draws: int, level: float = 0.95, seed: int 
 def _method_row(scores: pd.DataFrame, method: str, metric: str) -> dict[str, float]:
     wide = _wide(scores, metric)
     own = wide.loc[method]
-    per_seed = pd.DataFrame([_summaries(own.loc[seed]) for seed in own.index])
+    higher = metric in HIGHER
+    per_seed = pd.DataFrame([_summaries(own.loc[seed], higher) for seed in own.index])
     low, high = interval(per_seed["mean"])
     row = {name: float(per_seed[name].mean()) for name in SUMMARIES}
-    worse = {f"worse_than_{ref}": _share_worse(wide, method, ref) for ref in ("local", "fedavg")}
+    worse = {f"worse_than_{ref}": _share_worse(wide, method, ref, higher) for ref in ("local", "fedavg")}
     return {
         "mean": row.pop("mean"),
         "mean_low": low,
@@ -118,21 +119,21 @@ def _method_row(scores: pd.DataFrame, method: str, metric: str) -> dict[str, flo
     }
 
 
-def _share_worse(wide: pd.DataFrame, method: str, reference: str) -> float:
+def _share_worse(wide: pd.DataFrame, method: str, reference: str, higher: bool) -> float:
     """Mean over the seeds both have of the share of clients worse off than with ``reference``."""
     if reference not in wide.index.get_level_values(0) or method == reference:
         return np.nan
     own, other = wide.loc[method], wide.loc[reference]
     seeds = own.index.intersection(other.index)
-    shares = [share_worse(*_both(own.loc[s], other.loc[s])) for s in seeds]
+    shares = [share_worse(*_both(own.loc[s], other.loc[s]), higher=higher) for s in seeds]
     return float(np.mean(shares)) if shares else np.nan
 
 
-def _paired_row(own: pd.DataFrame, other: pd.DataFrame, draws: int) -> dict[str, float]:
+def _paired_row(own: pd.DataFrame, other: pd.DataFrame, draws: int, higher: bool) -> dict[str, float]:
     seeds = own.index.intersection(other.index)
     row: dict[str, float] = {}
     for name in ("mean", "worst_decile"):
-        gaps = [_summaries(own.loc[s])[name] - _summaries(other.loc[s])[name] for s in seeds]
+        gaps = [_summaries(own.loc[s], higher)[name] - _summaries(other.loc[s], higher)[name] for s in seeds]
         low, high = interval(gaps)
         row |= {name: float(np.mean(gaps)) if gaps else np.nan, f"{name}_low": low, f"{name}_high": high}
     per_client = (own.loc[seeds] - other.loc[seeds]).mean(axis=0).dropna()
@@ -147,8 +148,8 @@ def _wide(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     ).dropna(how="all")
 
 
-def _summaries(values: pd.Series) -> dict[str, float]:
-    return dict(summarise(values.dropna().to_numpy(dtype=float)))
+def _summaries(values: pd.Series, higher: bool) -> dict[str, float]:
+    return dict(summarise(values.dropna().to_numpy(dtype=float), higher=higher))
 
 
 def _both(own: pd.Series, other: pd.Series) -> tuple[Array, Array]:

@@ -10,7 +10,9 @@ from .schema import limits
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which clients, and how their series become windows (the fields of ``data_loaders.WindowSpec``).
+    """Which clients, and how their series become windows, or their samples are split.
+
+    The fields after ``options`` are those of ``data_loaders.WindowSpec`` for series and of ``SampleSpec`` for samples.
 
     Args:
         source: a registered source, see `persofl data list`.
@@ -26,6 +28,14 @@ class DataConfig:
         max_gap: input gaps up to this many steps take the last observed value.
         min_windows: windows a client needs in every span.
         on_short: what happens to a client with fewer: "drop" (reported) or "error".
+        split: of samples: "official", by "time", "stratified" by class, or "auto", the first of these that there is.
+        scale: of samples: moments of the "population", of each "client", or "none".
+        min_samples: samples a client needs in every span.
+        split_seed: seed of the stratified split.
+        partition: changes made to the clients in turn, such as `[{name: dirichlet, clients: 50, alpha: 0.3}]`.
+        calendar: calendar channels that a series gets, known in advance: `[hour, weekday, weekend, yearday, holiday]`.
+        timezone: of the clock that the calendar is read on.
+        holidays: local dates of the calendar's holidays.
     """
 
     source: str = "simulated"
@@ -41,6 +51,14 @@ class DataConfig:
     max_gap: int = field(default=3, metadata=limits(0))
     min_windows: int = field(default=1, metadata=limits(1))
     on_short: Literal["error", "drop"] = "drop"
+    split: Literal["auto", "time", "stratified", "official"] = "auto"
+    scale: Literal["client", "population", "none"] = "population"
+    min_samples: int = field(default=1, metadata=limits(1))
+    split_seed: int = field(default=0, metadata=limits(0))
+    partition: list[dict[str, Any]] = field(default_factory=list)
+    calendar: list[str] = field(default_factory=list)
+    timezone: str = "Europe/London"
+    holidays: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -66,9 +84,10 @@ class TrainingConfig:
         rounds: server rounds of every trial and every final seed.
         local_steps: optimiser steps of a client in a round, for all methods; none keeps each method's own.
         cohort: share of the clients that a round trains.
-        batch_size: windows in a local step.
-        loss: "mse", "mae" or "pinball".
+        batch_size: windows or samples in a local step.
+        loss: "mse", "mae", "pinball" or "cross_entropy"; by default the task's, "cross_entropy" for classes, "mse" else.
         quantiles: quantiles to forecast when the loss is "pinball".
+        smoothing: share of the target spread over all classes when the loss is "cross_entropy".
         eval_every: rounds between two looks at the validation span.
         oracle: how gradients are computed: "auto", "loop", "vmap" or "batched".
         chunk: clients computed at once; none asks the model.
@@ -80,8 +99,9 @@ class TrainingConfig:
     local_steps: int | None = field(default=None, metadata=limits(1))
     cohort: float = field(default=1.0, metadata=limits(0, 1, opened="low"))
     batch_size: int = field(default=32, metadata=limits(1))
-    loss: Literal["mse", "mae", "pinball"] = "mse"
+    loss: Literal["mse", "mae", "pinball", "cross_entropy"] | None = None
     quantiles: list[float] = field(default_factory=list, metadata=limits(0, 1, opened="low high"))
+    smoothing: float = field(default=0.0, metadata=limits(0, 1, opened="high"))
     eval_every: int = field(default=5, metadata=limits(1))
     oracle: Literal["auto", "loop", "vmap", "batched"] = "auto"
     chunk: int | None = field(default=None, metadata=limits(1))
@@ -152,7 +172,8 @@ class StudyConfig:
         methods: the methods to compare.
         search: the search for hyperparameters.
         seeds: seeds of the final runs, with the hyperparameters chosen.
-        metric: what to minimise: "nmae", "mae", "rmse" or "mase".
+        metric: what is optimised, by default "nmae", of classes "error"; else "mae", "rmse", of forecasts "mase", of other
+            numbers "r2", of classes "accuracy", "macro_f1" or "cross_entropy".
         summary: of the clients' metrics on the validation span: "mean", "median" or "worst_decile".
         group_by: client attribute to break the result down by; the source's first text attribute by default.
         workers: processes; each computes on one thread.
@@ -167,7 +188,9 @@ class StudyConfig:
     training: TrainingConfig = TrainingConfig()
     search: SearchConfig = SearchConfig()
     seeds: list[int] = field(default_factory=lambda: list(range(5)), metadata=limits(0))
-    metric: Literal["nmae", "mae", "rmse", "mase"] = "nmae"
+    metric: (
+        Literal["nmae", "mae", "rmse", "mase", "r2", "error", "accuracy", "macro_f1", "cross_entropy"] | None
+    ) = None
     summary: Literal["mean", "median", "worst_decile"] = "mean"
     group_by: str | None = None
     workers: int = field(default=2, metadata=limits(1))
@@ -176,7 +199,7 @@ class StudyConfig:
 
     @property
     def objective(self) -> str:
-        """Name of the logged metric that is minimised, such as ``validation/nmae``."""
+        """Name of the logged metric that is optimised, such as ``validation/nmae``; the metric must be settled."""
         return f"validation/{self.metric}" + ("" if self.summary == "mean" else f"_{self.summary}")
 
     def method_configs(self) -> tuple[MethodConfig, ...]:

@@ -74,6 +74,7 @@ class Done:
         curve: round -> objective on the validation span.
         seconds: wall time of this session's part.
         table: per-client scores on the test span, index client; final seeds only.
+        confusion: of classes, see :func:`studies.confusion.confusion_table`; final seeds only.
     """
 
     key: str
@@ -82,6 +83,7 @@ class Done:
     curve: Mapping[int, float]
     seconds: float
     table: pd.DataFrame | None = None
+    confusion: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from .schema import build, check
 from .search import Space
 
 if TYPE_CHECKING:
-    from data_loaders import WindowSpec
+    from data_loaders import SampleSpec, WindowSpec
+    from data_loaders.partition import Partition
     from data_loaders.registry import Source
     from persofl import Method
 
@@ -91,14 +92,21 @@ def _data_problems(data: DataConfig) -> list[str]:
     if data.source not in SOURCES:
         return [f"data.source: unknown source {data.source!r}. {nearest(data.source, SOURCES)}"]
     found = []
-    for path, make in (("data.options", build_data_source), ("data", window_spec)):
+    parts = {
+        "data.options": build_data_source,
+        "data": window_spec,
+        "data.": sample_spec,
+        "data.partition": build_partitions,
+        "data.calendar": check_calendar,
+    }
+    for path, make in parts.items():
         try:
             make(data)
         except DataError as error:
-            found += [f"{path}: {text}" for text in error.problems]
+            found += [f"{path.rstrip('.')}: {text}" for text in error.problems]
         except (TypeError, ValueError) as error:
-            found.append(f"{path}: {error}")
-    return found
+            found.append(f"{path.rstrip('.')}: {error}")
+    return list(dict.fromkeys(found))  # both kinds of spans refuse the same shares
 
 
 def _model_problems(config: StudyConfig) -> list[str]:
@@ -159,6 +167,8 @@ def _list_problems(config: StudyConfig) -> list[str]:
         found.append("seeds: is empty; name at least one.")
     if config.training.quantiles and config.training.loss != "pinball":
         found.append("training.quantiles: belongs with loss: pinball, and only with it.")
+    if config.training.smoothing and config.training.loss not in (None, "cross_entropy"):
+        found.append("training.smoothing: belongs with loss: cross_entropy, and only with it.")
     return found
 
 
@@ -180,6 +190,51 @@ def window_spec(data: DataConfig) -> WindowSpec:
     from data_loaders import WindowSpec
 
     return WindowSpec(**{field.name: getattr(data, field.name) for field in fields(WindowSpec)})
+
+
+def sample_spec(data: DataConfig) -> SampleSpec:
+    """The samples' part of the data settings."""
+    from data_loaders import SampleSpec
+
+    named = {field.name: getattr(data, field.name) for field in fields(SampleSpec) if field.name != "seed"}
+    return SampleSpec(**named, seed=data.split_seed)
+
+
+def build_partitions(data: DataConfig) -> list[Partition]:
+    """What changes the clients before they are split, in order.
+
+    Raises:
+        DataError: unknown partitions or options, all in one message, each with its place.
+    """
+    from data_loaders import DataError
+    from data_loaders.partition import PARTITIONS, build_partition
+
+    built, found = [], []
+    for place, entry in enumerate(data.partition):
+        if not isinstance(entry.get("name"), str):
+            found.append(f"[{place}] needs a name. {nearest('', PARTITIONS)}")
+            continue
+        try:
+            built.append(build_partition(**entry))
+        except DataError as error:
+            found += [f"[{place}] {text}" for text in error.problems]
+    if found:
+        raise DataError(*found)
+    return built
+
+
+def check_calendar(data: DataConfig) -> None:
+    """Refuse features, a zone or dates that are none.
+
+    Raises:
+        DataError: they are.
+    """
+    import numpy as np
+
+    from data_loaders.calendar import calendar_features
+
+    if data.calendar:
+        calendar_features(np.zeros(0, "datetime64[us]"), data.calendar, data.timezone, data.holidays)
 
 
 def fixed_params(method: MethodConfig, config: StudyConfig) -> dict[str, Any]:
@@ -221,4 +276,11 @@ def space_of(method: MethodConfig, config: StudyConfig) -> Space:
     fixed = fixed_params(method, config)
     ranges = {k: v for k, v in search_space(made).items() if k not in fixed}
     ranges.update({k: v for k, v in config.search.ranges.items() if k in ranges})
-    return Space(method.label, ranges, method_params(made))
+    return Space(method.label, ranges, method_params(made), is_higher_better(config.metric))
+
+
+def is_higher_better(metric: str | None) -> bool:
+    """Whether more of a metric is better; of one that is not settled yet, no."""
+    from persofl.tasks import higher_is_better
+
+    return metric is not None and higher_is_better(metric)

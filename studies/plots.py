@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from .confusion import draw_confusion
 from .results import Results
 
 if TYPE_CHECKING:
@@ -22,13 +23,17 @@ def write_plots(results: Results, folder: Path) -> list[Path]:
     """Write the plots that the results allow as PNG files.
 
     Returns:
-        The files: ``clients.png``, ``curves.png`` and, where distances were measured, ``distance.png``.
+        The files: ``clients.png``, ``curves.png``, where distances were measured ``distance.png``, and of classes
+        ``confusion.png``.
     """
     plots = {"clients.png": clients_plot, "curves.png": curves_plot}
     if _with_distance(results):
         plots["distance.png"] = distance_plot
     folder.mkdir(parents=True, exist_ok=True)
-    return [_draw(plot, results, folder / name) for name, plot in plots.items()]
+    files = [_draw(plot, results, folder / name) for name, plot in plots.items()]
+    if results.confusion is not None and len(results.scores):
+        files.append(draw_confusion(results, folder / "confusion.png"))
+    return files
 
 
 def clients_plot(results: Results, axes: Axes) -> None:
@@ -39,8 +44,11 @@ def clients_plot(results: Results, axes: Axes) -> None:
         share = np.arange(1, len(errors) + 1) / len(errors)
         axes.step(errors, share, where="post", label=str(method), **_style(results, str(method)))
     axes.set_xlabel(f"{metric} of a client on the test span ({_unit(results)})")
-    axes.set_ylabel("share of clients with at most this error")
-    axes.set_title(f"{results.study}: errors of the {results.facts['clients']} clients")
+    what = metric if results.higher else "error"
+    axes.set_ylabel(f"share of clients with at most this {what}")
+    axes.set_title(
+        f"{results.study}: {'scores' if results.higher else 'errors'} of the {results.facts['clients']} clients"
+    )
     axes.legend(fontsize=8)
 
 
@@ -63,11 +71,13 @@ def distance_plot(results: Results, axes: Axes) -> None:
     distance = results.scores.dropna(subset=["distance"]).groupby("client")["distance"].first()
     methods = [m.label for m in results.methods if m.label in wide and m.label != "local"]
     for method in methods:
-        gain = (wide["local"] - wide[method]).reindex(distance.index)
+        gain = (wide["local"] - wide[method]).reindex(distance.index) * (-1 if results.higher else 1)
         axes.scatter(distance, gain, s=14, alpha=0.7, label=method, color=_style(results, method)["color"])
     axes.axhline(0, color="#444444", linewidth=0.8)
     axes.set_xlabel("calibrated distance to the population, in medians of all clients (no unit)")
-    axes.set_ylabel(f"gain over local: {results.metric}(local) - {results.metric}(method) ({_unit(results)})")
+    less, more = ("method", "local") if results.higher else ("local", "method")
+    metric = results.metric
+    axes.set_ylabel(f"gain over local: {metric}({less}) - {metric}({more}) ({_unit(results)})")
     axes.set_title(f"{results.study}: who gains from the others")
     axes.legend(fontsize=8)
 
@@ -98,5 +108,14 @@ def _style(results: Results, method: str) -> dict[str, Any]:
 
 
 def _unit(results: Results) -> str:
-    unit = str(results.facts["unit"])
-    return {"nmae": "share of mean load", "mase": "ratio to lag-24"}.get(results.metric, unit)
+    forecast = results.facts.get("task", "forecast") == "forecast"
+    units = {
+        "nmae": "share of mean load" if forecast else "share of the mean target",
+        "mase": "ratio to lag-24",
+        "error": "share of examples",
+        "accuracy": "share of examples",
+        "macro_f1": "no unit",
+        "r2": "share of the variance",
+        "cross_entropy": "nats",
+    }
+    return units.get(results.metric, str(results.facts["unit"]))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 REFERENCE = "fedavg"
+UNSEEN = "unseen"
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,11 @@ class Comparison:
 
     Args:
         results: what was read back.
-        summary: see :func:`studies.compare.summary_table`; the naive forecasts last.
+        summary: see :func:`studies.compare.summary_table`; the naive predictions last.
         paired: see :func:`studies.compare.paired_table`.
         groups: see :func:`studies.compare.group_table`; empty without a client attribute.
         group_by: that attribute.
+        unseen: the same for clients held out of training and the others; empty where none are.
     """
 
     results: Results
@@ -36,6 +38,7 @@ class Comparison:
     paired: pd.DataFrame
     groups: pd.DataFrame
     group_by: str
+    unseen: pd.DataFrame
 
 
 def compare(results: Results, group_by: str | None = None) -> Comparison:
@@ -62,7 +65,16 @@ def compare(results: Results, group_by: str | None = None) -> Comparison:
         summary = pd.concat([summary, below])
     by = chosen_group(results.attributes, group_by or results.group_by)
     groups = group_table(results.scores, metric, results.attributes[by]) if by else pd.DataFrame()
-    return Comparison(results, summary, paired_table(results.scores, metric, REFERENCE), groups, by)
+    paired = paired_table(results.scores, metric, REFERENCE)
+    return Comparison(results, summary, paired, groups, by, _unseen_table(results))
+
+
+def _unseen_table(results: Results) -> pd.DataFrame:
+    known = results.attributes.get(UNSEEN)
+    if known is None or not known.astype(bool).any():
+        return pd.DataFrame()
+    words = known.astype(bool).map({True: "unseen", False: "seen"})
+    return group_table(results.scores, results.metric, words)
 
 
 def chosen_group(attributes: pd.DataFrame, wanted: str | None) -> str:
@@ -77,7 +89,8 @@ def chosen_group(attributes: pd.DataFrame, wanted: str | None) -> str:
                 f"The clients have no attribute {wanted!r}. {nearest(wanted, attributes.columns)}"
             )
         return wanted
-    texts = [str(c) for c in attributes.columns if not pd.api.types.is_numeric_dtype(attributes[c])]
+    numeric = pd.api.types.is_numeric_dtype
+    texts = [str(c) for c in attributes.columns if not numeric(attributes[c]) and c != UNSEEN]
     return next((name for name in texts if 2 <= attributes[name].nunique() <= 12), "")
 
 
@@ -93,6 +106,7 @@ def as_json(comparison: Comparison) -> str:
         "naive": {name: _row(comparison.summary, name) for name in results.naive},
         "group_by": comparison.group_by,
         "groups": {str(g): _row(comparison.groups, g) for g in comparison.groups.index},
+        "unseen": {str(g): _row(comparison.unseen, g) for g in comparison.unseen.index},
     }
     return json.dumps(_finite(content), indent=2)
 
@@ -103,7 +117,7 @@ def as_markdown(comparison: Comparison) -> str:
     head = [
         f"# Study {results.study}",
         "",
-        f"{_clients_line(results)} Lower is better everywhere but for Jain.",
+        f"{_clients_line(results)} {_direction_line(results)}",
         "",
     ]
     tables = [f"## {title}\n\n{_markdown(columns, rows)}" for title, columns, rows in _tables(comparison)]
@@ -130,8 +144,13 @@ def _tables(comparison: Comparison) -> list[tuple[str, list[str], list[list[str]
     found = [_main_table(comparison), _params_table(comparison)]
     if len(comparison.paired):
         found.insert(1, _paired(comparison))
+    metric = comparison.results.metric
+    if len(comparison.unseen):
+        title = f"Mean {metric} of clients held out of training, and of the others (number of clients)"
+        found.append(_groups(title, comparison.unseen))
     if len(comparison.groups):
-        found.append(_groups(comparison))
+        title = f"Mean {metric} by {comparison.group_by} (number of clients)"
+        found.append(_groups(title, comparison.groups))
     return found
 
 
@@ -166,7 +185,8 @@ def _paired(comparison: Comparison) -> tuple[str, list[str], list[list[str]]]:
         ]
         for name, row in comparison.paired.iterrows()
     ]
-    return f"Difference to {REFERENCE} (paired; negative is better)", columns, rows
+    better = "positive" if comparison.results.higher else "negative"
+    return f"Difference to {REFERENCE} (paired; {better} is better)", columns, rows
 
 
 def _params_table(comparison: Comparison) -> tuple[str, list[str], list[list[str]]]:
@@ -177,12 +197,10 @@ def _params_table(comparison: Comparison) -> tuple[str, list[str], list[list[str
     return "Chosen on the validation span", ["method", "hyperparameters", "trials", "time"], rows
 
 
-def _groups(comparison: Comparison) -> tuple[str, list[str], list[list[str]]]:
+def _groups(title: str, table: pd.DataFrame) -> tuple[str, list[str], list[list[str]]]:
     """Methods in rows: there are more of them than groups, and their names are longer."""
-    table = comparison.groups
     columns = ["method", *(f"{group} ({int(n)})" for group, n in table["clients"].items())]
     rows = [[str(name), *map(_number, table[name])] for name in table.columns if name != "clients"]
-    title = f"Mean {comparison.results.metric} by {comparison.group_by} (number of clients)"
     return title, columns, rows
 
 
@@ -199,9 +217,23 @@ def _clients_line(results: Results) -> str:
     return (
         f"Study {results.study}: {facts['clients']} clients of {facts['source']}"
         f"{f', {dropped} left out' if dropped else ''}; "
-        f"{results.settings.get('data.lookback')} -> {results.settings.get('data.horizon')} steps, "
-        f"{results.settings.get('training.rounds')} rounds."
+        f"{_examples(results)}, {results.settings.get('training.rounds')} rounds."
     )
+
+
+def _examples(results: Results) -> str:
+    """What a model sees and predicts, in a few words."""
+    facts, settings = results.facts, results.settings
+    if facts.get("task", "forecast") == "forecast":
+        return f"{settings.get('data.lookback')} -> {settings.get('data.horizon')} steps"
+    inputs = " x ".join(map(str, facts["inputs"]))
+    return f"{inputs} inputs" + (f", {len(results.classes)} classes" if results.classes else "")
+
+
+def _direction_line(results: Results) -> str:
+    if results.higher:
+        return "Higher is better, but of the spread (std) and of the shares of clients that are worse off."
+    return "Lower is better everywhere but for Jain."
 
 
 def _method_json(comparison: Comparison, method: MethodResult) -> dict[str, Any]:

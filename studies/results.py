@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .confusion import CONFUSION
 from .errors import StudyError, nearest
+from .names import is_higher_better
 from .tracking import Run, Store
 
 if TYPE_CHECKING:
@@ -47,8 +49,10 @@ class Results:
         methods: what each did, in the study's order.
         scores: per-client scores on the test span, see :mod:`studies.compare`; no rows before the first seed ends.
         attributes: index client.
-        naive: forecasts without training -> per-client scores.
+        naive: predictions without training -> per-client scores.
         group_by: the client attribute that the study breaks its result down by; empty to choose one.
+        confusion: of classes: every final seed's, see :func:`studies.confusion.confusion_table`, with the columns
+            ``method``, ``seed`` and ``client``; ``None`` without classes.
     """
 
     study: str
@@ -59,15 +63,26 @@ class Results:
     attributes: pd.DataFrame
     naive: Mapping[str, pd.DataFrame]
     group_by: str = ""
+    confusion: pd.DataFrame | None = None
 
     @property
     def metric(self) -> str:
-        """The metric that the study minimises, such as ``"nmae"``."""
+        """The metric that the study optimises, such as ``"nmae"``."""
         return self.settings.get("metric", "nmae")
 
     @property
+    def higher(self) -> bool:
+        """Whether more of the metric is better."""
+        return is_higher_better(self.metric)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes; none of other targets."""
+        return [str(name) for name in self.facts.get("classes", [])]
+
+    @property
     def objective(self) -> str:
-        """Name of the logged metric that the study minimises."""
+        """Name of the logged metric that the study optimises."""
         return objective_name(self.settings)
 
 
@@ -108,6 +123,7 @@ def read_results(store: Store, study: str) -> Results:
         store.read_table(first.id, "attributes.csv"),
         {name: store.read_table(first.id, f"naive/{name}.csv") for name in facts.get("naive", [])},
         store.tags(experiment).get("persofl.group_by", ""),
+        _of_seeds(store, parents, seeds, CONFUSION) if facts.get("classes") else None,
     )
 
 
@@ -132,11 +148,18 @@ def _method(store: Store, parent: Run, runs: list[Run]) -> MethodResult:
 def _scores(store: Store, parents: list[Run], seeds: list[Run]) -> pd.DataFrame:
     import pandas as pd
 
+    scores = _of_seeds(store, parents, seeds, "clients.csv")
+    return pd.DataFrame(columns=["method", "seed", "client", "nmae"]) if scores is None else scores
+
+
+def _of_seeds(store: Store, parents: list[Run], seeds: list[Run], name: str) -> pd.DataFrame | None:
+    """A table that every final seed leaves, one below the other; ``None`` before the first one ends."""
+    import pandas as pd
+
     tables = []
     for parent in parents:
         for run in (run for run in seeds if run.method == parent.method):
-            table = store.read_table(run.id, "clients.csv")
+            table = store.read_table(run.id, name)
             rows = table.rename_axis("client").reset_index()
             tables.append(rows.assign(method=parent.method, seed=int(run.tags["persofl.seed"])))
-    columns = ["method", "seed", "client", "nmae"]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    return pd.concat(tables, ignore_index=True) if tables else None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from .config import MethodConfig
+from .confusion import CONFUSION
 from .errors import StoppedError, StudyError
 from .events import Done, Event, Failed, Job, Logged
 from .names import space_of
@@ -48,7 +49,7 @@ class MethodState:
     def best(self) -> float:
         """Best objective of the finished trials, NaN without one."""
         values = [t.value for t in self.history if t.state.name == "COMPLETE" and t.value is not None]
-        return min(values, default=math.nan)
+        return (max if self.space.higher else min)(values, default=math.nan)
 
 
 @dataclass
@@ -121,7 +122,7 @@ class Runner:
     def _start_seed(self, state: MethodState) -> Job | None:
         label = state.method.label
         try:
-            best = selected(label, state.history)
+            best = selected(label, state.history, higher=state.space.higher)
         except StudyError as error:
             state.failed = str(error)
             self._close_method(state, "FAILED", state.failed)
@@ -170,6 +171,8 @@ class Runner:
             store.table(run, "clients.csv", done.table)
             means = done.table.mean(numeric_only=True).items()
             rows += [(f"test/{name}", float(mean), 0) for name, mean in means if math.isfinite(mean)]
+        if done.confusion is not None:
+            store.table(run, CONFUSION, done.confusion)
         store.metrics(run, rows)
         store.set_tag(run, "persofl.state", done.state)
 
@@ -180,7 +183,7 @@ class Runner:
 
     def _store_trial(self, state: MethodState, job: Job, done: Done) -> None:
         outcome = Outcome(job.params, done.curve, done.state, done.reason, self.runs[done.key])
-        self.session.trials.add(job.method.label, frozen(outcome, state.space))
+        self.session.trials.add(job.method.label, frozen(outcome, state.space), higher=state.space.higher)
         state.history = self.session.trials.history(job.method.label)
         state.trial_runs = False
 

@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .config import SearchConfig
 from .errors import StudyError
@@ -30,11 +30,13 @@ class Space:
         label: the method's label; part of the sampler's seed.
         ranges: parameter -> ``{"low", "high", "log", "step"}`` or ``{"choices"}``; empty if nothing is tuned.
         defaults: parameter -> the method's own value, which the first trial tries.
+        higher: more of the objective is better, as of an accuracy.
     """
 
     label: str
     ranges: Mapping[str, Mapping[str, Any]]
     defaults: Mapping[str, Any]
+    higher: bool = False
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """The ranges as Optuna distributions; whole numbers where the default is one."""
@@ -82,7 +84,7 @@ def propose(space: Space, history: Sequence[FrozenTrial], config: SearchConfig) 
 
     seed = int.from_bytes(_digest(config.seed, space.label, len(history)), "big")
     sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=config.startup)
-    return dict(_study(history, sampler=sampler).ask(distributions).params)
+    return dict(_study(history, higher=space.higher, sampler=sampler).ask(distributions).params)
 
 
 def _spread(name: str, distribution: BaseDistribution, number: int, config: SearchConfig) -> Any:
@@ -117,7 +119,9 @@ class Pruner:
     trial: optuna.Trial | None
 
     @classmethod
-    def of(cls, history: Sequence[FrozenTrial], config: SearchConfig, rounds: int) -> Pruner:
+    def of(
+        cls, history: Sequence[FrozenTrial], config: SearchConfig, rounds: int, *, higher: bool = False
+    ) -> Pruner:
         """A median pruner over ``history``; one that never prunes when pruning is off."""
         import optuna
 
@@ -126,7 +130,7 @@ class Pruner:
         pruner = optuna.pruners.MedianPruner(
             n_startup_trials=config.prune_after, n_warmup_steps=math.ceil(config.warmup * rounds)
         )
-        return cls(_study(history, pruner=pruner).ask())
+        return cls(_study(history, higher=higher, pruner=pruner).ask())
 
     def prunes(self, round_: int, value: float) -> bool:
         """Report the objective at a round; whether to stop there."""
@@ -158,8 +162,13 @@ def frozen(outcome: Outcome, space: Space) -> FrozenTrial:
     )
 
 
-def selected(label: str, history: Sequence[FrozenTrial]) -> FrozenTrial:
+def selected(label: str, history: Sequence[FrozenTrial], *, higher: bool = False) -> FrozenTrial:
     """The trial with the best objective at its last round.
+
+    Args:
+        label: of the method.
+        history: its finished trials.
+        higher: more of the objective is better.
 
     Raises:
         StudyError: no trial came to its end.
@@ -174,15 +183,21 @@ def selected(label: str, history: Sequence[FrozenTrial]) -> FrozenTrial:
             f"{' '.join(reasons[:1])} "
             "Narrow the search, for example with search.ranges: {lr: {low: 0.001, high: 0.1, log: true}}."
         )
-    return min(done, key=lambda trial: (trial.value, trial.number))
+    sign = -1 if higher else 1
+    return min(done, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
 
 
-def _study(history: Sequence[FrozenTrial], **parts: Any) -> optuna.Study:
+def direction(*, higher: bool) -> Literal["minimize", "maximize"]:
+    """Optuna's word for it."""
+    return "maximize" if higher else "minimize"
+
+
+def _study(history: Sequence[FrozenTrial], *, higher: bool, **parts: Any) -> optuna.Study:
     """A study in memory that knows ``history``."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction="minimize", **parts)
+    study = optuna.create_study(direction=direction(higher=higher), **parts)
     study.add_trials(list(history))
     return study
 

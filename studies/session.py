@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .config import MethodConfig, StudyConfig
+from .config import DataConfig, MethodConfig, StudyConfig, TrainingConfig
 from .environment import environment, origin
 from .errors import StudyError, listed
 from .locks import slug
@@ -105,8 +105,12 @@ def settings(config: StudyConfig) -> dict[str, Any]:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two settings, as ``"training.rounds: 30 then, 40 now"``; new methods do not count."""
-    before, after = dict(flat(then)), dict(flat(now))
+    """What differs between two settings, as ``"training.rounds: 30 then, 40 now"``; new methods do not count.
+
+    A setting that there was not yet when the study began counts as having been at its default.
+    """
+    after = dict(flat(now))
+    before = {**{k: v for k, v in _defaults().items() if k in after}, **dict(flat(then))}
     gone = [label for label in then["methods"] if label not in now["methods"]]
     added = [label for label in now["methods"] if label not in then["methods"]]
     skipped = tuple(f"methods.{label}." for label in [*gone, *added])
@@ -116,6 +120,11 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for key in keys
         if before.get(key) != after.get(key)
     ]
+
+
+def _defaults() -> dict[str, Any]:
+    """Every setting of data and training at its default, under its dotted path."""
+    return dict(flat({"data": plain(DataConfig()), "training": plain(TrainingConfig())}))
 
 
 def close_cut_off(store: Store, experiment: str, trials: TrialStore | None = None) -> list[Run]:

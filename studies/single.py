@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import MethodConfig, StudyConfig
+from .confusion import CONFUSION, confusion_table
 from .environment import environment
 from .errors import StoppedError, StudyError
+from .loading import load_data, settled
 from .locks import exclusive
-from .names import make_method
+from .names import is_higher_better, make_method
 from .population import Population
 from .schema import plain
 from .session import CONFIG_TAG, CUT_OFF, checkpoint_folder, flat
 from .signals import stop_on_signals
 from .tracking import Store, open_store
-from .training import LAST, build_module, keep_in, load_windows, make_trainer, quiet, resume_from, warm_up
+from .training import LAST, build_module, keep_in, make_trainer, quiet, resume_from, warm_up
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,17 +53,18 @@ def train_once(config: StudyConfig, console: Console, *, resume: bool = False) -
             raise StudyError(
                 f"There is no checkpoint to resume from: {folder / LAST}. Leave out --resume to start."
             )
-        windows = load_windows(config.data)
-        population = Population.of(windows, config.data)
+        data = load_data(config.data)
+        config = settled(config, data)
+        population = Population.of(data, config.data)
         console.print(population.summary(), highlight=False, markup=False, soft_wrap=True)
-        module = build_module(windows, config, make_method(method, config), seed)
+        module = build_module(data, config, make_method(method, config), seed)
         run = _begin(store, config, population, resume=resume)
         if resume:
             console.print(f"Going on from {folder / LAST}.", highlight=False, soft_wrap=True)
         with _closing(store, run):
             _fit(module, config, store, run, folder if resume else _emptied(folder))
             table = module.client_table("test")
-            _log_table(store, run, table)
+            _log_tables(store, run, module, table)
         _print(config, table, console, folder)
 
 
@@ -129,8 +132,11 @@ def _emptied(folder: Path) -> Path:
     return folder
 
 
-def _log_table(store: Store, run: str, table: pd.DataFrame) -> None:
+def _log_tables(store: Store, run: str, module: FederatedModule, table: pd.DataFrame) -> None:
     store.table(run, "clients.csv", table)
+    confusion = confusion_table(module)
+    if confusion is not None:
+        store.table(run, CONFUSION, confusion)
     means = table.mean(numeric_only=True).items()
     store.metrics(run, [(f"test/{name}", float(mean), 0) for name, mean in means if math.isfinite(mean)])
 
@@ -138,12 +144,13 @@ def _log_table(store: Store, run: str, table: pd.DataFrame) -> None:
 def _print(config: StudyConfig, table: pd.DataFrame, console: Console, folder: Path) -> None:
     from persofl.metrics import summarise
 
-    errors = summarise(table[config.metric].to_numpy())
+    metric = str(config.metric)
+    errors = summarise(table[metric].to_numpy(), higher=is_higher_better(metric))
     words = ", ".join(
         f"{name.replace('_', ' ')} {errors[name]:.4f}" for name in ("mean", "median", "worst_decile")
     )
     lines = [
-        f"{config.metric} on the test span over {int(errors['clients'])} clients: {words}",
+        f"{metric} on the test span over {int(errors['clients'])} clients: {words}",
         f"Every client's errors: clients.csv of the run in MLflow (experiment {config.name!r})",
         f"Checkpoint: {folder / LAST}",
     ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .config import StudyConfig
 from .errors import StoppedError
+from .loading import forget_data, load_data, settled
 from .locks import exclusive, slug
 from .plots import write_plots
 from .pool import Inline, Pool, Processes
@@ -19,7 +20,7 @@ from .runner import Runner, method_states, run_study, work_of
 from .session import Session, open_session
 from .signals import stop_on_signals
 from .tracking import Store, open_store
-from .training import forget_windows, load_windows, run_job, warm_up
+from .training import run_job, warm_up
 from .view import make_view
 
 if TYPE_CHECKING:
@@ -65,10 +66,12 @@ def make_pool(workers: int) -> Pool:
 
 
 def _begin(config: StudyConfig, store: Store, console: Console, *, fresh: bool) -> tuple[Session, Population]:
-    population = Population.of(load_windows(config.data), config.data)
+    data = load_data(config.data)
+    config = settled(config, data)
+    population = Population.of(data, config.data)
     chosen_group(population.attributes, config.group_by)
     if config.workers > 1:
-        forget_windows()
+        forget_data()
     console.print(population.summary(), highlight=False, markup=False, soft_wrap=True)
     return open_session(config, store, population, fresh=fresh), population
 

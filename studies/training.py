@@ -7,71 +7,26 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from .config import DataConfig, StudyConfig
+from .config import StudyConfig
+from .confusion import confusion_table
 from .events import Done, Emit, Job, State
-from .names import build_data_source, make_method, window_spec
+from .loading import build_data_loss, load_data, share_distances
+from .names import is_higher_better, make_method
 from .plugins import load_plugins
 from .search import Pruner
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
-    from data_loaders import ForecastWindows
     from persofl import FederatedModule, Method
-    from personalization import Distances
+    from persofl.data import ClientData
 
     from .callbacks import Keep
 
 LAST = "last.ckpt"
-
-
-@dataclass
-class _Loaded:
-    """The data this process works on, and the distances measured on them, which take seconds."""
-
-    config: DataConfig
-    windows: ForecastWindows
-    distances: dict[str, Distances] = field(default_factory=dict)
-
-
-_loaded: list[_Loaded] = []
-
-
-def load_windows(data: DataConfig) -> ForecastWindows:
-    """Read the source and cut it into windows; the last one stays in memory for the process's next jobs.
-
-    Raises:
-        DataError: a missing file, no client left, a client too short.
-    """
-    if not _loaded or _loaded[0].config != data:
-        from data_loaders import ClientSeries, DataError, make_windows
-
-        population = build_data_source(data).load()
-        if not isinstance(population, ClientSeries):
-            raise DataError(f"Source {data.source!r} has no series to forecast.")
-        windows = make_windows(population, window_spec(data))
-        _loaded[:] = [_Loaded(data, windows)]
-    return _loaded[0].windows
-
-
-def forget_windows() -> None:
-    """Free what :func:`load_windows` keeps."""
-    _loaded.clear()
-
-
-def share_distances(module: FederatedModule) -> None:
-    """Give the module the distances that an earlier job of this process measured in the same way."""
-    personaliser, method = module.federation.personaliser, module.federation.method
-    if not method.modulators or not _loaded or cast(Any, module.federation.data) is not _loaded[0].windows:
-        return
-    known, key = _loaded[0].distances, repr(method.distance)
-    if key not in known:
-        known[key] = personaliser.distances
-    personaliser.distances = known[key]
 
 
 def warm_up() -> None:
@@ -83,16 +38,15 @@ def warm_up() -> None:
     torch.set_num_threads(1)
 
 
-def build_module(windows: ForecastWindows, config: StudyConfig, method: Method, seed: int) -> FederatedModule:
+def build_module(data: ClientData, config: StudyConfig, method: Method, seed: int) -> FederatedModule:
     """The engine's module for one method and one seed, with the study's model, loss and round settings."""
     from persofl import FederatedModule, RoundConfig
-    from persofl.losses import build_loss
     from persofl.models import Shape, build_model
 
     training = config.training
-    options: dict[str, Any] = {"quantiles": tuple(training.quantiles)} if training.quantiles else {}
-    loss = build_loss(training.loss, **options)
-    shape = Shape(config.data.lookback, config.data.horizon, windows.series.values.shape[1], loss.outputs)
+    loss = build_data_loss(config, data)
+    lookback, horizon, channels = data.shape
+    shape = Shape(lookback, horizon, channels, loss.outputs)
     model = build_model(
         config.model.name, shape, instance_norm=config.model.instance_norm, seed=seed, **config.model.options
     )
@@ -105,7 +59,7 @@ def build_module(windows: ForecastWindows, config: StudyConfig, method: Method, 
         clip=training.clip,
         seed=seed,
     )
-    module = FederatedModule(windows, model, method, loss=loss, config=rounds)
+    module = FederatedModule(data, model, method, loss=loss, config=rounds)
     share_distances(module)
     return module
 
@@ -121,20 +75,24 @@ def run_job(job: Job, emit: Emit) -> Done:
     warm_up()
     load_plugins(config.plugins)
     module = build_module(
-        load_windows(config.data), config, make_method(job.method, config, job.params), job.seed
+        load_data(config.data), config, make_method(job.method, config, job.params), job.seed
     )
-    pruner = Pruner.of(job.history, config.search, config.training.rounds) if job.kind == "trial" else None
+    higher = is_higher_better(config.metric)
+    rounds, history = config.training.rounds, job.history
+    pruner = Pruner.of(history, config.search, rounds, higher=higher) if job.kind == "trial" else None
     keep = keep_in(Path(job.checkpoint), config) if job.checkpoint else None
     watch = Reporter(job.key, config.objective, emit, pruner, keep)
     with quiet():
         trainer = make_trainer(config, [watch])
         try:
             trainer.fit(module, ckpt_path=resume_from(job.checkpoint))
-            table = module.client_table("test") if job.kind == "seed" else None
+            final = job.kind == "seed"
+            table = module.client_table("test") if final else None
+            confusion = confusion_table(module) if final else None
         except DivergedError as error:
             return Done(job.key, "diverged", str(error), watch.curve, time.perf_counter() - began)
     state: State = "pruned" if watch.pruned_at is not None else "complete"
-    return Done(job.key, state, watch.reason, watch.curve, time.perf_counter() - began, table)
+    return Done(job.key, state, watch.reason, watch.curve, time.perf_counter() - began, table, confusion)
 
 
 def resume_from(folder: str) -> str | None:

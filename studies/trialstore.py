@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from .search import direction
 from .trackfaults import explain
 
 if TYPE_CHECKING:
@@ -60,15 +61,15 @@ class TrialStore:
 
         return self._call("reading the trials", read)
 
-    def add(self, label: str, trial: FrozenTrial) -> None:
-        """Store a finished trial, in one transaction."""
+    def add(self, label: str, trial: FrozenTrial, *, higher: bool = False) -> None:
+        """Store a finished trial, in one transaction; ``higher`` if more of the objective is better."""
         import optuna
 
         def write() -> None:
             study = optuna.create_study(
                 study_name=f"{self.study}/{label}",
                 storage=self.storage,
-                direction="minimize",
+                direction=direction(higher=higher),
                 load_if_exists=True,
             )
             study.add_trial(trial)

@@ -17,6 +17,7 @@ SMALL = {
     "model": {"name": "linear"},
     "training": {"rounds": 4, "local_steps": 2, "batch_size": 8, "eval_every": 2},
     "methods": ["local", "fedavg"],
+    "metric": "nmae",
     "search": {"trials": 2},
     "seeds": [0, 1],
     "workers": 1,
