@@ -59,6 +59,8 @@ def _series_facts(data: ClientSeries) -> dict[str, Any]:
     known = ~np.isnat(data.starts)
     first, last = data.starts[known], ends[known].astype("datetime64[s]")
     span = {"from": str(first.min()), "to": str(last.max())} if len(first) else {}
+    if len(data.breaks):  # runs lie end to end, so their lengths say nothing of when the last one ended
+        span.pop("to", None)
     return {
         "step": f"{data.step_seconds:g} s",
         "unit": data.unit,

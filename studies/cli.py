@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .cli_data import add_data_commands
 from .config import DataConfig, ModelConfig, SearchConfig, StudyConfig, TrackingConfig, TrainingConfig
 from .errors import StoppedError
 
@@ -37,11 +38,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def make_parser() -> ArgumentParser:
     """The parser with all commands."""
-    from jsonargparse import ArgumentParser
-
     from .environment import package_version
+    from .usage import Parser
 
-    parser = ArgumentParser(
+    parser = Parser(
         prog="persofl",
         version=package_version(),
         description="Compare personalised federated methods on energy time series.",
@@ -52,21 +52,22 @@ def make_parser() -> ArgumentParser:
     study = _plain("Studies: several methods, equal search budgets, several seeds, one comparison.")
     commands.add_subcommand("study", study, help="run a study, or show its comparison")
     commands.add_subcommand("methods", _methods_parser(), help="list the methods")
-    data = _plain("Data sources.")
-    commands.add_subcommand("data", data, help="list the data sources")
+    data = _plain(
+        "Data: which sources there are, how to get them, what is in them, and whether your own can be read."
+    )
+    commands.add_subcommand("data", data, help="list, fetch, prepare, describe and check data")
     commands.add_subcommand("ui", _ui_parser(), help="open the MLflow UI")
     inner = study.add_subcommands(metavar="COMMAND", required=True)
     inner.add_subcommand("run", _run_parser(), help="run a study, or what is left of it")
     inner.add_subcommand("show", _show_parser(), help="the comparison, read back from MLflow")
-    inner = data.add_subcommands(metavar="COMMAND", required=True)
-    inner.add_subcommand("list", _plain("List the data sources and their options."), help="list them")
+    add_data_commands(data)
     return parser
 
 
 def _plain(description: str) -> ArgumentParser:
-    from jsonargparse import ArgumentParser
+    from .usage import Parser
 
-    return ArgumentParser(description=description)
+    return Parser(description=description)
 
 
 def _methods_parser() -> ArgumentParser:
@@ -128,7 +129,9 @@ def _run_parser() -> ArgumentParser:
 
 def _show_parser() -> ArgumentParser:
     parser = _plain("Show the comparison of a study, read back from MLflow alone.")
-    parser.add_argument("name", type=str, help="the study's name")
+    parser.add_argument(
+        "name", type=str, nargs="?", help="the study's name; without it, the studies there are"
+    )
     parser.add_argument("--json", action="store_true", help="as JSON, for programs")
     parser.add_argument("--markdown", action="store_true", help="as markdown")
     parser.add_argument("--group_by", type=str, help="client attribute to break the result down by")
@@ -150,7 +153,7 @@ def _documented(cls: type) -> dict[str, str]:
 
 
 def _dispatch(arguments: Namespace) -> None:
-    from . import commands
+    from . import commands, data_commands
 
     given: dict[str, Any] = arguments.as_dict()
     command = given["subcommand"]
@@ -158,7 +161,7 @@ def _dispatch(arguments: Namespace) -> None:
     if "subcommand" in options:
         inner = options["subcommand"]
         command, options = f"{command}_{inner}", options[inner] or {}
-    getattr(commands, command)(options)
+    getattr(data_commands if command.startswith("data_") else commands, command)(options)
 
 
 def _text(error: Exception) -> str:

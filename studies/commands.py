@@ -45,12 +45,19 @@ def study_run(options: Options) -> None:
 
 
 def study_show(options: Options) -> None:
-    """Print a comparison read back from MLflow."""
+    """Print a comparison read back from MLflow; without a name, the studies there are."""
     from .report import as_json, as_markdown, compare, print_report
-    from .results import read_results
+    from .results import _is_study, read_results
     from .tracking import open_store
 
     store = open_store(_tracking(options))
+    if not options.get("name"):
+        known = sorted(name for name in store.experiments() if _is_study(store, name))
+        raise StudyError(
+            f"Which study? In {store.uri} there are: {', '.join(known)}. persofl study show {known[0]}"
+            if known
+            else f"There is no study in {store.uri} yet. Run one: persofl study run demo."
+        )
     comparison = compare(read_results(store, options["name"]), options.get("group_by"))
     if options.get("json"):
         print(as_json(comparison))
@@ -79,13 +86,6 @@ def methods(options: Options) -> None:
 
     load_plugins(options.get("plugins") or [])
     print_methods(console())
-
-
-def data_list(options: Options) -> None:
-    """List the data sources."""
-    from .listing import print_sources
-
-    print_sources(console())
 
 
 def ui(options: Options) -> None:

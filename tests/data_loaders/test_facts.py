@@ -44,8 +44,10 @@ def test_gaps_are_counted_and_measured(series):
 def test_runs_belong_to_the_client_they_lie_in(series):
     from dataclasses import replace
 
-    table = per_client(replace(series, breaks=torch.tensor([2, 4, 7, 10])))
-    assert table["runs"].tolist() == [3, 2, 2]
+    driven = replace(series, breaks=torch.tensor([2, 4, 7, 10]))
+    assert per_client(driven)["runs"].tolist() == [3, 2, 2]
+    assert facts(driven)["runs"] == 7
+    assert facts(driven)["span"] == {"from": "2012-12-31T00:00:00"}
 
 
 def test_facts_of_series(series):
