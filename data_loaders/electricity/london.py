@@ -71,7 +71,7 @@ class London:
         clients="5,567",
         licence="CC BY 4.0",
         attributes=ATTRIBUTES,
-        needs="root=FOLDER (download from the London Datastore)",
+        needs="persofl data fetch london, or root=FOLDER",
         size="796 MB",
         attribution="Low Carbon London project, UK Power Networks / Greater London Authority",
         remotes=(PARTITIONED,),
