@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,8 +133,9 @@ def data_describe(options: Options) -> None:
 
 def data_check(options: Options) -> None:
     """Check a file of one's own; see docs/own_data.md."""
-    check: Any = import_module("studies.datacheck")
-    check.data_check(dict(options))
+    from .datacheck import data_check as check
+
+    check(options)
 
 
 def _heterogeneity(population: ClientSeries | ClientSamples) -> Skew | None:
