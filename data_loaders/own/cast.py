@@ -173,10 +173,12 @@ def _plain(text: pa.Array, csv: Csv) -> pa.Array:
 def _finite(found: Numbers, shown: pa.Array, place: Place, findings: Findings) -> Numbers:
     infinite = np.flatnonzero(np.isinf(found))
     if len(infinite):
-        text = _where(place, int(infinite[0]))
+        at = int(infinite[0])
         findings.problem(
-            ("infinite", place.table.shown, place.column),
-            f"{text}: {str(shown[int(infinite[0])])!r} is infinite. Correct it, or list that text in csv.missing.",
+            ("infinite", place.table.shown),
+            lambda: (
+                f"{_where(place, at)}: {str(shown[at])!r} is infinite. Correct it, or list that text in csv.missing."
+            ),
             len(infinite),
         )
         found = np.where(np.isinf(found), np.nan, found)
@@ -186,10 +188,12 @@ def _finite(found: Numbers, shown: pa.Array, place: Place, findings: Findings) -
 def _report(text: pa.Array, bad: Ints, place: Place, csv: Csv, findings: Findings) -> None:
     """Record cells that are no numbers, with what may be behind the first."""
     if len(bad):
-        first = str(text[int(bad[0])])
+        at = int(bad[0])
+        first = str(text[at])
+        remedy = _remedy(first, csv)
         findings.problem(
-            ("number", place.table.shown, place.column),
-            f"{_where(place, int(bad[0]))}: {first!r} is not a number. {_remedy(first, csv)}",
+            ("number", place.table.shown, remedy),
+            lambda: f"{_where(place, at)}: {first!r} is not a number. {remedy}",
             len(bad),
         )
 
@@ -214,6 +218,10 @@ def _report_stamps(
     if not bad.any():
         return
     rows = np.flatnonzero(np.append(bad, False)[codes])
+    key = ("stamp", place.table.shown)
+    if key in findings.problems:
+        findings.problem(key, "", len(rows))
+        return
     wrong = [text for text, is_bad in zip(texts, bad, strict=True) if is_bad]
     first = texts[int(codes[rows[0]])]
     fits = fitting_format(wrong[:200])
@@ -225,7 +233,7 @@ def _report_stamps(
     else:
         remedy = f'Set time.format: "{fits}".' if fits else "Set time.format, as in strptime."
     findings.problem(
-        ("stamp", place.table.shown),
+        key,
         f"{_where(place, int(rows[0]))}: stamp {first!r} does not fit {said}. {remedy}",
         len(rows),
     )

@@ -1,6 +1,7 @@
 """What reading found: problems that stop a load, all of them together, and remarks that do not."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..errors import DataError
@@ -22,9 +23,16 @@ class Findings:
     remarks: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
-    def problem(self, key: tuple[str, ...], text: str, times: int = 1) -> None:
-        """Record a problem; of several with one key the first is told, the others are counted."""
-        told, before = self.problems.get(key, (text, 0))
+    def problem(self, key: tuple[str, ...], text: str | Callable[[], str], times: int = 1) -> None:
+        """Record a problem; of several with one key the first is told, the others are counted.
+
+        Args:
+            key: the same for problems that one sentence can stand for.
+            text: the sentence, or what makes it where that takes a look at the file.
+            times: how often it occurs.
+        """
+        told, before = self.problems.get(key, ("", 0))
+        told = told or (text if isinstance(text, str) else text())
         self.problems[key] = (told, before + times)
 
     def remark(self, text: str) -> None:

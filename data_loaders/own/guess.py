@@ -33,7 +33,9 @@ _WHAT = re.compile(
     re.IGNORECASE,
 )
 _LABEL = re.compile(r"label|class|keyword|word|digit|target", re.IGNORECASE)
-_UNIT = re.compile(r"(?<![a-zA-Z])([kMG]?Wh?)(?![a-zA-Z])|(?<![a-z])(kwh|kw|mwh|wh)(?![a-z])", re.IGNORECASE)
+_UNIT = re.compile(  # a bare W must stand in brackets: MT_W is no unit
+    r"(?<![a-z])(kwh|mwh|wh|kw|mw)(?![a-z])|[\[(]\s*(w)\s*[\])]", re.IGNORECASE
+)
 
 
 def guess(path: str | Path) -> dict[str, Any]:
@@ -250,5 +252,5 @@ def _unit(names: Sequence[str], default: str = "kWh") -> str:
     for name in names:
         match = _UNIT.search(name.replace("_", " "))
         if match:
-            return known.get(match[0].lower(), default)
+            return known[(match[1] or match[2]).lower()]
     return default

@@ -43,12 +43,14 @@ class Population:
         placed: the clients that could be placed, by name.
         sorted: all clients' readings in order of time, for reports; empty when not asked for.
         counts: of all clients together.
+        coarser: whether the grid's step is longer than that of some readings.
     """
 
     step: float
     placed: tuple[Placed, ...]
     sorted: tuple[Sorted, ...]
     counts: Counter[str]
+    coarser: bool = False
 
 
 def place_all(readings: Readings, spec: OwnSpec, findings: Findings, *, check: bool = False) -> Population:
@@ -78,7 +80,8 @@ def place_all(readings: Readings, spec: OwnSpec, findings: Findings, *, check: b
             counts.update(placed[-1].counts)
         except DataError as error:
             findings.error(("grid", _cause(error)), error)
-    return Population(step or 0.0, tuple(placed), tuple(whole) if check else (), counts)
+    coarser = any(item.step is None or item.step < 0.999 * (step or 0.0) for item in whole)
+    return Population(step or 0.0, tuple(placed), tuple(whole) if check else (), counts, coarser)
 
 
 def lenient(spec: OwnSpec) -> OwnSpec:
@@ -171,7 +174,7 @@ def rules(population: Population, spec: OwnSpec) -> tuple[str, ...]:
         said.append(f"stamps of the clock of {spec.time.timezone} turned into UTC")
     if spec.time.stamp == "end":
         said.append("stamps mark the end of their step in the files, its beginning here")
-    said.append(f"a step of {step:g} s; {_how(spec)}")
+    said.append(f"a step of {step:g} s" + (f"; {_how(spec)}" if population.coarser else ""))
     if spec.value.to not in (None, spec.value.unit):
         said.append(f"{spec.value.unit} turned into {spec.value.to}")
     if spec.time.new_run_after:
@@ -192,7 +195,7 @@ def rules(population: Population, spec: OwnSpec) -> tuple[str, ...]:
 def _how(spec: OwnSpec) -> str:
     auto = "sum" if what_unit(spec.value.unit) == "energy" else "mean"
     how = auto if spec.value.aggregate == "auto" else spec.value.aggregate
-    return f"several readings in a step become their {how}"
+    return f"the readings in a step become their {how}; a step that lacks one is missing"
 
 
 def _cause(error: DataError) -> str:

@@ -181,9 +181,12 @@ def _by_client(column: pa.Array, place: Place, findings: Findings) -> Iterator[t
         if name:
             yield name, rows
             continue
-        where = f"{place.table.line(place.row + int(rows[0]))}, column {place.column!r}"
+        first = int(rows[0])
         findings.problem(
             ("nobody", place.table.shown),
-            f"File {place.table.shown}, {where}: the row names no client. Fill it in, or remove the row.",
+            lambda at=first: (  # type: ignore[misc]
+                f"File {place.table.shown}, {place.table.line(place.row + at)}, column {place.column!r}: the row names no "
+                "client. Fill it in, or remove the row."
+            ),
             len(rows),
         )

@@ -188,6 +188,20 @@ def test_many_bad_cells_are_one_problem_that_counts_them(load):
         load(LONG, t_csv=ROWS.replace(",1\n", ",x\n").replace(",2\n", ",y\n").replace(",3\n", ",z\n"))
 
 
+def test_one_trouble_in_many_columns_and_chunks_is_one_problem_told_at_once(load, monkeypatch):
+    monkeypatch.setattr("data_loaders.own.files._CHUNK_BYTES", 1 << 12)
+    names = ",".join(f"c{at}" for at in range(50))
+    rows = "".join(
+        f"{stamp:%Y-%m-%d %H:%M}" + ',"1,5"' * 50 + "\n"
+        for stamp in pd.date_range("2013", periods=400, freq="h")
+    )
+    with pytest.raises(DataError) as caught:
+        load("{layout: wide, files: t.csv}", t_csv=f"timestamp,{names}\n{rows}")
+    (problem,) = caught.value.problems
+    assert "File t.csv, line 2, column 'c0': '1,5' is not a number." in problem
+    assert "(19,999 more like it.)" in problem
+
+
 def test_the_line_is_that_of_the_file_with_blank_lines_and_skipped_rows(load):
     text = "exported by X\n\n" + HEAD + "\n2013-01-01 00:00,a,1\n\n2013-01-01 01:00,a,x\n"
     with pytest.raises(DataError, match=r"t\.csv, line 7, column 'value': 'x' is not a number"):
@@ -268,8 +282,13 @@ def test_power_becomes_the_energy_of_a_step_and_coarser_steps_need_all_their_rea
     yaml = "{layout: long, files: t.csv, value: {unit: W, to: kWh}, time: {step: STEP}}"
     quarter = load(yaml.replace("STEP", "auto"), t_csv=HEAD + rows).of(0)[:, 0]
     np.testing.assert_allclose(quarter.numpy(), [0.001] * 6 + [np.nan, 0.001])
-    hourly = load(yaml.replace("STEP", "1h"), t_csv=HEAD + rows).of(0)[:, 0]
-    np.testing.assert_allclose(hourly.numpy(), [0.004, np.nan])
+    hourly = load(yaml.replace("STEP", "1h"), t_csv=HEAD + rows)
+    np.testing.assert_allclose(hourly.of(0)[:, 0].numpy(), [0.004, np.nan])
+    assert (
+        "a step of 3600 s; the readings in a step become their mean; a step that lacks one is missing"
+        in hourly.rules
+    )
+    assert "W turned into kWh" in hourly.rules
 
 
 def test_stamps_at_the_end_of_a_step_are_moved_to_its_beginning(load):

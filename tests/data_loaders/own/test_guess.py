@@ -121,3 +121,22 @@ def test_what_cannot_be_sniffed_says_so(tmp_path):
     (tmp_path / "t.parquet").write_text("no")
     with pytest.raises(DataError, match=r"t\.parquet is no parquet file"):
         guess(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        ("energy(kWh/hh)", "kWh"),
+        ("load [kW]", "kW"),
+        ("p [W]", "W"),
+        ("E_MWh", "MWh"),
+        ("w", "kWh"),
+        ("towh", "kWh"),
+        ("active_power_wh", "Wh"),
+    ],
+)
+def test_units_are_read_off_the_column(tmp_path, name, unit):
+    frame = pd.DataFrame({"time": STAMPS.astype(str), "meter": "a", name: VALUES[:, 0]})
+    frame.to_csv(tmp_path / "w.csv", index=False)
+    spec = spec_of(guess(tmp_path / "w.csv"))
+    assert (spec.value.column, spec.value.unit) == (name, unit)
