@@ -89,6 +89,8 @@ def fetch(
             before = known.get(remote.name)
             if before and not again and _is_here(remote, before, folder):
                 continue
+            if again:  # else what arrived and could not be unpacked is taken as it is
+                _arrival(remote, folder).unlink(missing_ok=True)
             known[remote.name] = _fetch_one(name, remote, folder, steps, patience)
             new.append(remote.name)
             notes += _notes(known[remote.name], before)
@@ -178,7 +180,7 @@ def _download(name: str, remote: Remote, downloads: Path, progress: Progress, pa
     import pooch
 
     pooch.get_logger().setLevel("WARNING")
-    plain = "_".join(_inside(remote).parts)
+    plain = _arrival(remote, downloads.parent).name
     downloader: Any = Resuming(
         downloads / f"{plain}.part", size=remote.size, patience=patience, progress=progress
     )
@@ -195,6 +197,11 @@ def _download(name: str, remote: Remote, downloads: Path, progress: Progress, pa
             f"{remote.url}: the checksum is wrong: expected SHA-256 {remote.sha256}, got {got}. Nothing was kept. Run the "
             "command again; if it is wrong again, the publisher has changed the file: look at the publisher's page."
         ) from error
+
+
+def _arrival(remote: Remote, folder: Path) -> Path:
+    """Return where a file lies once it has arrived, before it is unpacked or moved."""
+    return folder / DOWNLOADS / "_".join(_inside(remote).parts)
 
 
 def _inside(remote: Remote) -> PurePosixPath:

@@ -326,6 +326,20 @@ def test_a_hostile_archive_leaves_nothing_and_the_next_files_are_not_fetched(ser
         find_root(name, None)
 
 
+def test_an_archive_that_arrived_but_could_not_be_unpacked_is_kept_until_asked_for_again(
+    server, source, home
+):
+    server.files["/a.zip"] = b"PK\x03\x04 and no more"
+    name = source(remote(server, "/a.zip", "a.zip", None, unpack="zip"))
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"downloads/a\.zip is damaged or cut off .* Delete it"):
+            get(name)
+    assert len(server.asked) == 1
+    server.files["/a.zip"] = zipped({"load.csv": "1;2"})
+    assert get(name, again=True).new == ("a.zip",)
+    assert left(home) == {"load.csv"}
+
+
 def test_files_fetched_before_a_failure_are_not_fetched_again(server, source, home):
     name = source(remote(server), remote(server, "/later.bin", "sub/later.bin", None))
     with pytest.raises(DataError, match="404"):

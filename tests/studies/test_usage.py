@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 
 from studies.cli import main
-from studies.study import run
-from studies.tracking import open_store
 
 WRONG = [
     ("train --training.rounds abc", "--training.rounds must be a whole number, got 'abc'.", "persofl train"),
@@ -69,14 +67,13 @@ def test_every_unknown_flag_is_told(capsys):
     assert "no flag --sed. Did you mean '--seed'?" in error
 
 
-def test_study_show_without_a_name_lists_the_studies_there_are(small, folder, capsys):
-    from rich.console import Console
-
+def test_study_show_without_a_name_lists_the_studies_there_are(store, folder, capsys):
     assert stop("study", "show", "--tracking.dir", str(folder)) == 2
     assert "There is no study in sqlite" in capsys.readouterr().err
-    run(small, Console(quiet=True))
-    open_store(folder).create_experiment("a training")
+    for name in ("second", "first"):
+        store.tag(store.create_experiment(name), "persofl.config", "{}")
+    store.create_experiment("a training")
     assert stop("study", "show", "--tracking.dir", str(folder)) == 2
     error = capsys.readouterr().err
-    assert "there are: small. persofl study show small" in error
+    assert "there are: first, second. persofl study show first" in error
     assert "a training" not in error
