@@ -67,7 +67,8 @@ def training_windows(data: Any) -> list[Tensor]:
     """
     if facts_of(data).classes:
         raise PersoflError("features='windows' puts classes beside inputs. Use 'inputs', 'labels' or 'auto'.")
-    stride = max(1, data.spec.horizon // data.spec.train_stride) if hasattr(data.spec, "horizon") else 1
+    spec = getattr(data, "spec", None)
+    stride = max(1, spec.horizon // spec.train_stride) if hasattr(spec, "horizon") else 1
     return [torch.cat([x.flatten(1), y], 1) for x, y in _training_examples(data, stride)]
 
 

@@ -112,3 +112,16 @@ def test_bootstrap_covers_the_mean_and_shrinks_with_clients():
     (low, high), (near_low, near_high) = bootstrap(few, 500), bootstrap(many, 500)
     assert low < few.mean() < high
     assert near_high - near_low < (high - low) / 5
+
+
+def test_accuracies_compare_as_their_errors_do_the_other_way_round():
+    errors = TABLE.rename(columns={"nmae": "error"})
+    table = errors.assign(accuracy=1 - errors["error"])
+    by_error, by_accuracy = summary_table(table, "error"), summary_table(table, "accuracy")
+    for name in ("mean", "median", "worst_decile"):
+        np.testing.assert_allclose(by_accuracy[name], 1 - by_error[name])
+    for name in ("std", "worse_than_local", "worse_than_fedavg"):
+        np.testing.assert_allclose(by_accuracy[name], by_error[name])
+    down, up = paired_table(table, "error"), paired_table(table, "accuracy")
+    for name in ("mean", "worst_decile"):
+        np.testing.assert_allclose(up[name], -down[name], atol=1e-12)

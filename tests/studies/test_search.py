@@ -128,3 +128,32 @@ def test_trials_on_disk_are_those_that_were_stored(tmp_path):
 
 def test_nothing_to_tune_is_a_space_too():
     assert propose(Space("local", {}, {"lr": 0.1}), [], CONFIG) == {}
+
+
+def test_where_more_is_better_the_highest_value_wins_and_the_low_ones_are_pruned(tmp_path):
+    space = Space("ditto", RANGES, SPACE.defaults, higher=True)
+    trials = [
+        frozen(Outcome({**SPACE.defaults, "lr": lr}, {5: value, 10: value}), space)
+        for lr, value in ((0.1, 0.5), (0.2, 0.9), (0.3, 0.9), (0.4, 0.2))
+    ]
+    store = TrialStore.open(tmp_path, "s")
+    for trial in trials:
+        store.add("ditto", trial, higher=True)
+    history = store.history("ditto")
+    assert selected("ditto", history, higher=True).params["lr"] == 0.2
+    assert selected("ditto", history).params["lr"] == 0.4
+    assert Pruner.of(history, CONFIG, 10, higher=True).prunes(5, 0.1)
+    assert not Pruner.of(history, CONFIG, 10, higher=True).prunes(5, 0.95)
+    assert Pruner.of(history, CONFIG, 10).prunes(5, 0.95)
+
+
+def test_the_search_goes_uphill_where_more_is_better():
+    def searched_for(higher):
+        space, history = Space("ditto", {"lr": RANGES["lr"]}, {"lr": 0.1}, higher), []
+        for _ in range(14):
+            params = propose(space, history, SearchConfig(trials=14, startup=4))
+            history.append(frozen(Outcome(params, {10: math.log(params["lr"])}), space))
+        return [trial.params["lr"] for trial in history[4:]]
+
+    up, down = searched_for(higher=True), searched_for(higher=False)
+    assert math.exp(sum(map(math.log, up)) / len(up)) > 3 * math.exp(sum(map(math.log, down)) / len(down))
