@@ -58,7 +58,7 @@ def draw_confusion(results: Results, path: Path) -> Path:
     method, worst = best_and_worst(results)
     table = pd.DataFrame(results.confusion)
     own = table[table["method"] == method]
-    figure = Figure(figsize=(12, 6), layout="constrained")
+    figure = Figure(figsize=(12, 6.8), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     _panel(left, matrix_of(own, results.classes), results.classes, f"{method}: all clients")
