@@ -8,9 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from ..errors import DataError
-from .files import lacking, open_table
+from .files import Table, batches, lacking, open_table
 from .findings import Findings
 from .options import MISSING, OwnSpec
+from .table_samples import texts_of
 
 
 def read_attributes(spec: OwnSpec, folder: Path, findings: Findings) -> pd.DataFrame:
@@ -39,11 +40,10 @@ def read_attributes(spec: OwnSpec, folder: Path, findings: Findings) -> pd.DataF
         return pd.DataFrame()
     if lacking(opened, [said.key], findings):
         return pd.DataFrame()
-    table = (
-        pd.read_parquet(path)
-        if parquet
-        else _read(path, options.delimiter, options.decimal, options.encoding)
-    )
+    before = len(findings.problems)
+    table = _parquet(path, findings) if parquet else _read(opened, options.decimal, findings)
+    if len(findings.problems) > before:
+        return pd.DataFrame()
     table.columns = pd.Index([str(name).strip() for name in table.columns])
     if said.key not in table.columns:
         table = table.reset_index()
@@ -58,11 +58,22 @@ def read_attributes(spec: OwnSpec, folder: Path, findings: Findings) -> pd.DataF
     return table.drop_duplicates(said.key).set_index(said.key)
 
 
-def _read(path: Path, delimiter: str, decimal: str, encoding: str) -> pd.DataFrame:
-    text = pd.read_csv(
-        path, sep=delimiter, encoding=encoding, dtype=str, skipinitialspace=True, keep_default_na=False
-    )
-    return pd.DataFrame({name: _typed(text[name].str.strip(), decimal) for name in text.columns})
+def _parquet(path: Path, findings: Findings) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        findings.problem(("attributes",), f"File {path} cannot be read: {error!s:.90}. Write it again.")
+        return pd.DataFrame()
+
+
+def _read(table: Table, decimal: str, findings: Findings) -> pd.DataFrame:
+    columns = [name for name in table.columns if name]
+    parts = [
+        pd.DataFrame({name: texts_of(batch.column(name)) for name in columns})
+        for batch in batches(table, columns, columns, findings)
+    ]
+    text = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns, dtype=object)
+    return pd.DataFrame({name: _typed(text[name].astype("str"), decimal) for name in columns})
 
 
 def _typed(column: pd.Series, decimal: str) -> pd.Series:

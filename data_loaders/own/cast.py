@@ -139,8 +139,12 @@ def fitting_format(texts: list[str]) -> str | None:
 
 
 def _parsed(texts: list[str], form: str, utc: bool) -> Ints:
-    words = pd.Series(texts, dtype=object)
-    stamps = pd.to_datetime(words, format="ISO8601" if form == "auto" else form, errors="coerce", utc=utc)
+    words, shape = pd.Series(texts, dtype=object), "ISO8601" if form == "auto" else form
+    try:
+        stamps = pd.to_datetime(words, format=shape, errors="coerce", utc=utc)
+    except ValueError:  # offsets in damaged text among stamps without one: only these are right
+        each = [pd.to_datetime([text], format=shape, errors="coerce")[0] for text in texts]
+        stamps = pd.Series([stamp if getattr(stamp, "tz", None) is None else pd.NaT for stamp in each])
     index = pd.DatetimeIndex(stamps)
     return np.asarray(index.tz_convert(None) if utc else index, "datetime64[us]").astype(np.int64)
 

@@ -48,7 +48,8 @@ def sniff(path: Path) -> Sample:
         raise DataError(f"File {path} is empty. Nothing can be said about it.")
     delimiter, width = _delimiter(head)
     rows = [_split(line, delimiter) for line in head]
-    skip = next(at for at, row in enumerate(rows) if len(row) == width)
+    skip = next((at for at, row in enumerate(rows) if len(row) == width), 0)
+    width = len(rows[skip])
     named = not any(_is_value(cell) for cell in rows[skip])
     names = [cell.strip() or f"unnamed {at}" for at, cell in enumerate(rows[skip])] if named else []
     columns = tuple(names or [f"column {at + 1}" for at in range(width)])
