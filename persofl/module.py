@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from .algorithms import Algorithm
+from .blending import Blended, blend_weights
 from .errors import PersoflError
-from .evaluation import client_rows, evaluate_clients, population_metrics
+from .evaluation import client_experts, evaluate_clients, population_metrics
 from .federation import Federation, RoundConfig, RoundParts, build_federation
 from .losses import Loss
 from .method import Method, as_method, method_params
@@ -129,8 +130,8 @@ class FederatedModule(pl.LightningModule):
         # Lightning evaluates in inference mode, whose tensors cannot be trained on; an adaptation has to.
         with torch.inference_mode(False), torch.no_grad():
             clients = clients.clone()
-            rows = client_rows(self.federation, self.server.detach(), clients, int(self.rounds))
-            return clients, evaluate_clients(self.federation, rows, clients, span)
+            experts = client_experts(self.federation, self.server.detach(), clients, int(self.rounds))
+            return clients, evaluate_clients(self.federation, experts, clients, span)
 
     def on_validation_epoch_start(self) -> None:
         """Forget what an interrupted evaluation left."""
@@ -212,6 +213,8 @@ class FederatedModule(pl.LightningModule):
     def client_model(self, client: str | int) -> nn.Module:
         """A client's own model as an ordinary module, in evaluation mode.
 
+        Where a method blends the predictions of two, it is a module that does so (:class:`persofl.blending.Blended`).
+
         Args:
             client: name or index.
 
@@ -219,8 +222,15 @@ class FederatedModule(pl.LightningModule):
             PersoflError: no such client.
         """
         index = self._index(client)
-        row = client_rows(self.federation, self.server.detach(), torch.tensor([index]), int(self.rounds))[0]
-        return self.federation.oracle.layout.load(copy.deepcopy(self.federation.oracle.module), row).eval()
+        federation, alone = self.federation, torch.tensor([index])
+        experts = client_experts(federation, self.server.detach(), alone, int(self.rounds))
+        oracle = federation.oracle
+        models = [oracle.layout.load(copy.deepcopy(oracle.module), rows[0]).eval() for rows in experts]
+        if len(models) == 1:
+            return models[0]
+        plan = federation.personaliser.plan(alone)
+        weights = blend_weights(federation, (experts[0], experts[1]), alone, plan, "test")
+        return Blended(models[0], models[1], float(weights[0, 0])).eval()
 
     def _index(self, client: str | int) -> int:
         names = self.federation.names

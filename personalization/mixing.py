@@ -40,6 +40,30 @@ class ExponentialMixing(Modulator):
         return -torch.expm1(-((u / self.tau) ** self.power))
 
 
+@register_modulator("mix_by_trend")
+@dataclass(frozen=True)
+class TrendMixing(Modulator):
+    r"""Mixing on a line around the base: ``a = clip(base + slope (l - mean l), 0, 1)`` with ``l = log(1 + u)``.
+
+    ``slope = 0`` leaves the base, so a constant knob is the special case that a distance must beat. The mean is over the
+    clients given: give the whole population. Before it is clipped, the average of ``a`` stays the base's.
+
+    Args:
+        slope: what one unit of ``log(1 + u)`` adds; the typical client has ``l = log 2``.
+    """
+
+    knob: ClassVar[str] = "mix"
+    slope: float = field(default=0.3, metadata={"search": {"low": 0.0, "high": 1.0, "log": False}})
+
+    def __post_init__(self) -> None:
+        require(self, "slope", least=0)
+
+    def __call__(self, base: Tensor, distances: Distances) -> Tensor:
+        """The mixing column ``(clients, 1)``."""
+        scale = torch.log1p(column(distances.relative, base))
+        return (base + self.slope * (scale - scale.mean())).clamp(0, 1)
+
+
 @register_modulator("mix_by_shrinkage")
 @dataclass(frozen=True)
 class ShrinkageMixing(Modulator):

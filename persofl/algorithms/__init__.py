@@ -2,6 +2,7 @@
 
 from .apfl import APFL
 from .base import ALGORITHMS, Algorithm, LocalStep, Phase, Rows, register_algorithm
+from .blend import Blend
 from .ditto import Ditto
 from .fedadam import FedAdam
 from .fedavg import FedAvg
@@ -13,6 +14,7 @@ __all__ = [
     "ALGORITHMS",
     "APFL",
     "Algorithm",
+    "Blend",
     "Ditto",
     "FedAdam",
     "FedAvg",

@@ -129,6 +129,10 @@ class Algorithm(ABC):
         """Rows that the clients predict with, ``(clients, parameters)``; ``personal`` is in state after an adaptation."""
         return anchor
 
+    def experts(self, anchor: Tensor, state: Rows, plan: Plan) -> tuple[Tensor, ...]:
+        """The models whose predictions a client blends: the predictor's for most, else the population's and its own."""
+        return (self.predictor(anchor, state, plan),)
+
     def server_optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         """What applies the aggregate to the server's row; SGD with rate 1 replaces the row by the average."""
         return torch.optim.SGD(parameters, lr=1.0)

@@ -21,7 +21,8 @@ from persofl import (
     parse_method,
     run_round,
 )
-from persofl.evaluation import client_rows
+from persofl.blending import blend_weights
+from persofl.evaluation import client_experts
 from personalization import Distances
 
 SPEC = WindowSpec(lookback=24, horizon=6, validation_stride=2)
@@ -163,7 +164,13 @@ def run():
             losses.append(run_round(federation, parameter.detach(), round_, apply).losses)
             servers.append(parameter.detach().clone())
         everyone = torch.arange(len(federation.data))
-        predictors = client_rows(federation, parameter.detach(), everyone, count)
+        experts = client_experts(federation, parameter.detach(), everyone, count)
+        predictors = experts[-1]
+        if len(experts) > 1:  # a fingerprint of the blend, not a model
+            plan = federation.personaliser.plan(everyone)
+            predictors = torch.lerp(
+                *experts, blend_weights(federation, experts, everyone, plan, "test")[:, :1]
+            )
         return Outcome(servers, federation.store.state_dict(), losses, predictors)
 
     return rounds

@@ -13,6 +13,7 @@ from personalization import MODULATORS, build_modulator
 
 SETTINGS = {  # where the defaults would make a test slow or blind
     "fedprox": {"prox": 2.0},
+    "blend": {"personal_steps": 3},
     "ditto": {"prox": 2.0, "personal_steps": 3},
     "finetune": {"personal_steps": 3, "mix": 0.7},
     "fedadam": {"server_lr": 0.05},

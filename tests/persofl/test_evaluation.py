@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persofl import APFL, AbsoluteError, FedAvg, FineTune, Local, Pinball, Shape, build_model, evaluation
+from persofl import APFL, AbsoluteError, FedAvg, FineTune, Local, Pinball, Shape, build_model, judge
 from persofl.evaluation import buckets, client_rows, evaluate, evaluate_clients
 
 
@@ -51,7 +51,7 @@ def trained(federate, run):
 @pytest.mark.parametrize("loss", ["mse", "mae", "pinball"])
 @pytest.mark.parametrize("at_once", [20_000, 150, 7, 1])
 def test_metrics_equal_a_loop_over_windows(span, loss, at_once, trained, monkeypatch):
-    monkeypatch.setattr(evaluation, "WINDOWS_AT_ONCE", at_once)
+    monkeypatch.setattr(judge, "WINDOWS_AT_ONCE", at_once)
     federation, server = trained(loss)
     rows = client_rows(federation, server, torch.arange(6))
     got = evaluate(federation, server, span)
@@ -79,7 +79,7 @@ def test_no_clients_are_evaluated_to_nothing(trained):
 
 @pytest.mark.parametrize("at_once", [20_000, 100, 1])
 def test_no_more_windows_at_once_than_allowed(at_once, trained, monkeypatch):
-    monkeypatch.setattr(evaluation, "WINDOWS_AT_ONCE", at_once)
+    monkeypatch.setattr(judge, "WINDOWS_AT_ONCE", at_once)
     federation, server = trained()
     most, oracle = [], federation.oracle
     predict = oracle.predict

@@ -41,6 +41,7 @@ def test_the_knobs_of_the_issue_are_all_there():
         "lr_by_distance",
         "mix_by_distance",
         "mix_by_shrinkage",
+        "mix_by_trend",
         "prox_by_distance",
         "prox_by_inverse_distance",
         "shared_work_by_distance",
@@ -272,3 +273,16 @@ def test_registering():
         register_modulator("x")(type("Bad", (Modulator,), {"knob": "rate"}))
     with pytest.raises(ValueError, match="Bad2 is not registered"):
         modulator_name(type("Bad2", (Modulator,), {"__call__": lambda self, base, distances: base})())
+
+
+@given(st.lists(st.floats(0, 50), min_size=2, max_size=20), st.floats(0, 1), st.floats(0, 1))
+def test_trend_mixing_turns_about_the_base(u, base, slope):
+    got = apply("mix_by_trend", u, base=base, slope=slope)
+    scale = torch.log1p(torch.tensor(u, dtype=torch.float64))
+    line = base + slope * (scale - scale.mean())
+    torch.testing.assert_close(got, line.clamp(0, 1))
+    torch.testing.assert_close(line.mean(), torch.tensor(base, dtype=torch.float64))
+
+
+def test_trend_mixing_without_a_slope_is_the_constant_knob():
+    assert apply("mix_by_trend", [0.0, 1.0, 9.0], base=0.25, slope=0.0).tolist() == [0.25] * 3

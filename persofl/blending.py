@@ -1,0 +1,86 @@
+"""How a client weighs its models' predictions, by what they were worth on its validation span."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .federation import Federation
+from .judge import Judge, Sight
+from .plan import Plan
+
+GRID = torch.linspace(0, 1, 21)
+"""Weights that are tried."""
+
+
+def halves(ranks: Tensor, counts: Tensor) -> Tensor:
+    """Which half of its client's span an example is in, 0 or 1: ranks ``(c, n)``, counts ``(c, 1)`` to ``(c, n)``."""
+    return (ranks >= (counts + 1) // 2).long().expand(len(counts), -1)
+
+
+def blend_weights(
+    federation: Federation, experts: tuple[Tensor, Tensor], clients: Tensor, plan: Plan, span: str
+) -> Tensor:
+    r"""Weight of each client's second model, for either half of a span, ``(clients, 2)``.
+
+    :math:`a = (1 - t)\,\mathrm{mix} + t\,a^*`, where :math:`a^*` minimises the error over the validation span. A half of
+    the validation span itself takes the :math:`a^*` of the other half, so that what is measured there was not chosen there.
+
+    Args:
+        federation: its algorithm has ``trust``, t; a client without validation examples keeps its mix.
+        experts: rows of the two models, each ``(clients, parameters)``.
+        clients: ``(clients,)`` indices.
+        plan: of the same clients, with their ``mix``.
+        span: that is about to be predicted.
+    """
+    mix = plan.mix.to(torch.float64).expand(-1, 2)
+    trust = float(getattr(federation.algorithm, "trust", 0.0))
+    if trust == 0:
+        return mix.to(torch.float32)
+    errors, examples = _errors(federation, experts, clients)
+    if span == "validation":
+        errors, examples = errors.flip(1), examples.flip(1)
+    else:
+        errors, examples = (part.sum(1, keepdim=True).expand_as(part) for part in (errors, examples))
+    best = GRID.double()[errors.argmin(-1)]
+    return torch.where(examples > 0, torch.lerp(mix, best, trust), mix).to(torch.float32)
+
+
+class Blended(nn.Module):
+    """Two models whose outputs are averaged, ``weight`` on the second."""
+
+    def __init__(self, first: nn.Module, second: nn.Module, weight: float) -> None:
+        super().__init__()
+        self.first, self.second, self.weight = first, second, weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Inputs of either model to the average of their outputs."""
+        return torch.lerp(self.first(x), self.second(x), self.weight)
+
+
+def _errors(federation: Federation, experts: tuple[Tensor, Tensor], clients: Tensor) -> tuple[Tensor, Tensor]:
+    """Validation errors by half and weight, ``(clients, 2, weights)``, and examples ``(clients, 2)``."""
+    oracle, floats = federation.oracle, federation.task.floats
+    errors = torch.zeros(len(clients), 2, len(GRID), dtype=torch.float64)
+    examples = torch.zeros(len(clients), 2, dtype=torch.float64)
+    judge = Judge(federation.data, federation.task, oracle.loss, "validation")
+    for sight in judge.sights(clients):
+        first, second = (oracle.predict(rows[sight.places], sight.x) for rows in experts)
+        half = halves(sight.ranks, sight.counts)
+        place = sight.places.unsqueeze(1).expand_as(half)
+        examples.index_put_((place, half), sight.valid.double(), accumulate=True)
+        for number, weight in enumerate(GRID.tolist()):
+            output = torch.lerp(first, second, weight)
+            error = (
+                (oracle.loss.point(output) - sight.y).abs().mean(-1)
+                if floats
+                else oracle.loss(output, sight.y)
+            )
+            errors[..., number].index_put_((place, half), (error * sight.valid).double(), accumulate=True)
+    return errors, examples
+
+
+def blended(first: Tensor, second: Tensor, weights: Tensor, sight: Sight) -> Tensor:
+    """Blend two models' outputs ``(c, n, ...)`` by weights ``(clients, 2)``."""
+    weight = weights[sight.places].gather(1, halves(sight.ranks, sight.counts))
+    return torch.lerp(first, second, weight.view(*weight.shape, *[1] * (first.dim() - 2)))
