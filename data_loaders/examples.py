@@ -147,7 +147,7 @@ class ClientExamples:
         """Return whose scales apply: the sample's client, or the first one where all share them."""
         if self.spec.scale == "population":
             return positions.new_zeros(())
-        return torch.searchsorted(self.samples.offsets, positions, right=True) - 1
+        return torch.searchsorted(self.samples.offsets, positions.contiguous(), right=True) - 1
 
     def unscale(self, clients: Tensor, y: Tensor) -> Tensor:
         """Return scaled float targets ``(c, ..., outputs)`` of ``clients`` ``(c,)`` in their unit; classes as they are."""
