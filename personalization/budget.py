@@ -38,9 +38,10 @@ def gaussian_delta(multiplier: float, epsilon: float) -> float:
         raise ValueError(f"multiplier={multiplier} and epsilon={epsilon} must both be at least 0.")
     if multiplier == 0:
         return 1.0
-    ends = torch.tensor([0.5 / multiplier - epsilon * multiplier, -0.5 / multiplier - epsilon * multiplier])
+    half, shift = 0.5 / multiplier, epsilon * multiplier
+    ends = torch.tensor([half - shift, -half - shift], dtype=torch.float64)
     # In logarithms: e^epsilon overflows long before its product with the tail does.
-    first, second = torch.special.log_ndtr(ends.double()).tolist()
+    first, second = torch.special.log_ndtr(ends).tolist()
     return max(0.0, math.exp(first) - math.exp(min(0.0, epsilon + second)))
 
 
@@ -205,6 +206,6 @@ def composed_epsilon(spent: list[Spending], delta: float) -> float:
         raise ImportError(
             "Subsampled releases are counted by Opacus: pip install 'persofl[privacy]'."
         ) from error
-    accountant = RDPAccountant()  # type: ignore[no-untyped-call]
+    accountant = RDPAccountant()
     accountant.history = [(entry.multiplier, entry.rate, entry.times) for entry in spent]
     return float(accountant.get_epsilon(delta))

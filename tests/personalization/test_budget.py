@@ -23,7 +23,7 @@ def test_the_noise_is_the_least_that_keeps_the_promise(epsilon, delta):
     m = gaussian_multiplier(epsilon, delta)
     assert gaussian_delta(m, epsilon) <= delta
     assert gaussian_delta(m * (1 - 1e-6), epsilon) > delta
-    assert gaussian_epsilon(m, delta) == pytest.approx(epsilon, rel=1e-4)
+    assert gaussian_epsilon(m, delta) == pytest.approx(epsilon, rel=1e-6)
 
 
 @pytest.mark.parametrize(("epsilon", "delta"), [(0.1, 1e-6), (1.0, 1e-5), (8.0, 1e-5), (0.5, 1e-3)])
