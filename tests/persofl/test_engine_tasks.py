@@ -13,7 +13,7 @@ from persofl import (
     RoundConfig,
     Shape,
     build_model,
-    evaluation,
+    judge,
     parse_method,
 )
 from persofl.evaluation import client_rows, evaluate
@@ -64,7 +64,7 @@ def one_after_another(federation, rows, client, span):
 @pytest.mark.parametrize("model", sorted(SMALL))
 @pytest.mark.parametrize("at_once", [20_000, 7, 1])
 def test_classes_are_evaluated_as_one_after_another(model, at_once, tasked, run, monkeypatch):
-    monkeypatch.setattr(evaluation, "WINDOWS_AT_ONCE", at_once)
+    monkeypatch.setattr(judge, "WINDOWS_AT_ONCE", at_once)
     federation = tasked(METHODS["local"], model=model)
     server = run(federation, 1).server
     got, rows = evaluate(federation, server, "test"), client_rows(federation, server, torch.arange(6))

@@ -98,9 +98,12 @@ def test_masks_partition_the_columns():
 
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_every_model_has_a_head_and_its_normalisation(name):
-    layout = Layout.of(InstanceNormalised(build_model(name, Shape(8, 3, 2)), 2, affine=True))
+    model = build_model(name, Shape(8, 3, 2))
+    layout = Layout.of(InstanceNormalised(model, 2, affine=True))
     assert 0 < layout.head_mask().sum() <= layout.size - layout.normalisation_mask().sum()
-    assert layout.normalisation_mask().sum() == 4  # a gain and a shift per channel
+    own = Layout.of(model).normalisation_mask().sum()
+    assert layout.normalisation_mask().sum() == own + 4  # a gain and a shift per channel
+    assert (own > 0) == any("norm" in type(layer).__name__.lower() for layer in model.modules())
 
 
 def test_statistics_are_columns_behind_the_parameters():
