@@ -176,7 +176,13 @@ def build_federation(
         oracle=oracle,
         bench=Workbench(data, oracle, config.batch_size, chunk, facts.clients),
         personaliser=Personaliser(
-            data, method.algorithm, method.modulators, method.distance, config.batch_size, config.weighting
+            data,
+            oracle,
+            method.algorithm,
+            method.modulators,
+            method.distance,
+            config.batch_size,
+            config.weighting,
         ),
         store=ClientStore(len(data)),
         parts=_complete(parts, config),

@@ -245,6 +245,7 @@ class FederatedModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the clients' states, and what they belong to."""
         checkpoint["clients"] = self.federation.store.state_dict()
+        checkpoint["distances"] = self.federation.personaliser.state_dict()
         checkpoint["method"] = {"name": self.federation.method.name, "params": self._settings()}
         checkpoint["names"] = list(self.federation.names)
 
@@ -270,6 +271,7 @@ class FederatedModule(pl.LightningModule):
                 "it was trained with."
             )
         self.federation.store.load_state_dict(checkpoint["clients"])
+        self.federation.personaliser.load_state_dict(checkpoint.get("distances", {}))
         if checkpoint["names"] != list(self.federation.names):
             ours, theirs = next(
                 p for p in zip(self.federation.names, checkpoint["names"], strict=True) if p[0] != p[1]

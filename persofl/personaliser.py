@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,8 +14,11 @@ from torch import Tensor
 from personalization import Distances, Modulator, distance_to_population
 
 from .algorithms import Algorithm
+from .controls import given_distances, is_given
 from .data import ClientData, facts_of
 from .errors import PersoflError, unknown_name
+from .features import FEATURES, MODEL_FEATURES, Snapshot
+from .oracles import Oracle
 from .plan import Plan
 
 
@@ -24,10 +27,14 @@ class DistanceConfig:
     """How far clients are from the population is measured.
 
     Attributes:
-        kind: a name in ``personalization.DISTANCES``, ``"sliced"`` or ``"gaussian"``.
+        kind: a name in ``personalization.DISTANCES``, such as ``"sliced"`` or ``"gaussian"``.
         features: what is compared, a name in ``FEATURES``: ``"auto"`` (what the data name their own: daily profiles of a
-            load, means of a clip), ``"profiles"`` (daily load profiles), ``"windows"`` (pairs of past and next values),
-            ``"inputs"`` (mean and spread over time of every channel) or ``"labels"`` (classes, or targets).
+            load, means of a clip), ``"profiles"`` (daily load profiles), ``"conditional"`` (these without the
+            population's mean for the weekday), ``"windows"`` (pairs of past and next values), ``"inputs"`` (mean and
+            spread over time of every channel) or ``"labels"`` (classes, or targets); a name in ``MODEL_FEATURES``, which
+            are read off the current global model: ``"residuals"`` (its errors) or ``"embeddings"`` (what reaches its head);
+            or a control, for which nothing is measured (:mod:`persofl.controls`): ``"size"`` or ``"attribute:NAME"``.
+        refresh: measure again every so many rounds, the first time in round 0; for features of the model, and only these.
         permute: the control: deal the distances to other clients at random.
         seed: of projections, of the null's draws and of the permutation.
         options: of the kind, such as ``projections``.
@@ -38,80 +45,38 @@ class DistanceConfig:
     permute: bool = False
     seed: int = 0
     options: dict[str, Any] = field(default_factory=dict)
+    refresh: int = 0
 
-
-def own_features(data: Any) -> list[Tensor]:
-    """What the data themselves compare clients by; daily profiles where they do not say."""
-    own = getattr(data, "features", None) or data.profiles
-    return [own(client) for client in range(len(data))]
-
-
-def daily_profiles(data: Any) -> list[Tensor]:
-    """Each client's complete training days, scaled, ``(days, steps per day)``.
-
-    Raises:
-        PersoflError: the data have no days.
-    """
-    if not hasattr(data, "profiles"):
-        raise PersoflError(
-            "features='profiles' needs a load series, and these data have no days. Use 'auto'."
-        )
-    return [data.profiles(client) for client in range(len(data))]
-
-
-def training_windows(data: Any) -> list[Tensor]:
-    """Each client's training inputs and targets side by side; of windows about one per horizon.
-
-    Raises:
-        PersoflError: the targets are classes.
-    """
-    if facts_of(data).classes:
-        raise PersoflError("features='windows' puts classes beside inputs. Use 'inputs', 'labels' or 'auto'.")
-    spec = getattr(data, "spec", None)
-    stride = max(1, spec.horizon // spec.train_stride) if hasattr(spec, "horizon") else 1
-    return [torch.cat([x.flatten(1), y], 1) for x, y in _training_examples(data, stride)]
-
-
-def input_moments(data: Any) -> list[Tensor]:
-    """Mean and standard deviation over the steps of every channel of each training input, ``(n, 2 * channels)``.
-
-    Of inputs of one step, which have no spread, the values themselves, ``(n, channels)``.
-    """
-    return [_moments(x) for x, _ in _training_examples(data)]
-
-
-def _moments(x: Tensor) -> Tensor:
-    mean = x.mean(1)
-    return mean if x.shape[1] == 1 else torch.cat([mean, x.std(1, correction=0)], 1)
-
-
-def training_targets(data: Any) -> list[Tensor]:
-    """Training targets: classes as ``(n, classes)`` of zeros and ones, floats as they are, ``(n, horizon)``."""
-    classes = len(facts_of(data).classes)
-    targets = [y for _, y in _training_examples(data)]
-    if not classes:
-        return targets
-    return [torch.nn.functional.one_hot(y[:, 0], classes).float() for y in targets]
-
-
-def _training_examples(data: Any, stride: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every ``stride``-th training example, client by client."""
-    for client, count in enumerate(data.count("train").tolist()):
-        ranks = torch.arange(0, count, stride).unsqueeze(0)
-        yield data.gather(data.positions("train", torch.tensor([client]), ranks)[0])
-
-
-FEATURES: dict[str, Callable[[Any], list[Tensor]]] = {
-    "auto": own_features,
-    "profiles": daily_profiles,
-    "windows": training_windows,
-    "inputs": input_moments,
-    "labels": training_targets,
-}
+    def __post_init__(self) -> None:
+        moving = self.features in MODEL_FEATURES
+        problems = [
+            problem
+            for broken, problem in (
+                (
+                    moving and self.refresh < 1,
+                    f"features={self.features!r} change with the model: give refresh, every how many rounds they are read",
+                ),
+                (
+                    not moving and self.refresh != 0,
+                    f"refresh={self.refresh}: features={self.features!r} never change; leave it out, or choose one of "
+                    f"{', '.join(MODEL_FEATURES)}",
+                ),
+                (
+                    is_given(self.features) and (self.kind != "sliced" or bool(self.options)),
+                    f"features={self.features!r} are given, so that kind and options have no effect; leave them out",
+                ),
+            )
+            if broken
+        ]
+        if problems:
+            raise PersoflError("; ".join(problems) + ".")
 
 
 def measure_distances(
-    data: ClientData, config: DistanceConfig, names: Sequence[str] | None = None
+    data: ClientData,
+    config: DistanceConfig,
+    names: Sequence[str] | None = None,
+    model: Snapshot | None = None,
 ) -> Distances:
     """Distance of every client's training span to all other clients'.
 
@@ -119,22 +84,40 @@ def measure_distances(
         data: the population.
         config: what is compared and how.
         names: of the clients, for error messages.
+        model: the global model, for features that are read off it.
 
     Raises:
-        ValueError: unknown kind or features; a client with too few samples.
+        ValueError: unknown kind, features or attribute; features of a model and no model; a client with too few samples.
     """
-    if config.features not in FEATURES:
-        raise unknown_name("features", config.features, FEATURES)
-    features = FEATURES[config.features](data)
-    distances = distance_to_population(features, config.kind, seed=config.seed, names=names, **config.options)
+    if is_given(config.features):
+        distances = given_distances(data, config.features)
+    else:
+        features = _features(data, config.features, model)
+        distances = distance_to_population(
+            features, config.kind, seed=config.seed, names=names, **config.options
+        )
     return distances.permuted(config.seed) if config.permute else distances
+
+
+def _features(data: ClientData, name: str, model: Snapshot | None) -> list[Tensor]:
+    if name in FEATURES:
+        return FEATURES[name](data)
+    if name not in MODEL_FEATURES:
+        raise unknown_name("features", name, [*FEATURES, *MODEL_FEATURES, "size", "attribute:NAME"])
+    if model is None:
+        raise PersoflError(f"features={name!r} are read off a model; give its Snapshot.")
+    return MODEL_FEATURES[name](data, model)
 
 
 class Personaliser:
     """Makes plans: the algorithm's own columns, steered by the modulators.
 
+    Distances are measured once; those of features that change with the model again every ``config.refresh`` rounds, see
+    :meth:`refresh`.
+
     Args:
         data: the population.
+        oracle: lays out the model that features may be read off.
         algorithm: gives the base columns.
         modulators: applied in order, on the whole population.
         config: how distances are measured.
@@ -145,19 +128,25 @@ class Personaliser:
     def __init__(
         self,
         data: ClientData,
+        oracle: Oracle,
         algorithm: Algorithm,
         modulators: tuple[Modulator, ...],
         config: DistanceConfig,
         batch_size: int,
         weighting: str = "samples",
     ) -> None:
-        self._data, self._algorithm, self._modulators = data, algorithm, modulators
+        self._data, self._oracle = data, oracle
+        self._algorithm, self._modulators = algorithm, modulators
         self._config, self._batch_size, self._weighting = config, batch_size, weighting
 
     @cached_property
     def distances(self) -> Distances:
-        """The population's distances, measured when first asked for."""
-        return measure_distances(self._data, self._config, facts_of(self._data).clients)
+        """The population's distances, measured when first asked for, if need be on the model as it was built."""
+        return self._measured(self._oracle.layout.row(self._oracle.module))
+
+    def _measured(self, row: Tensor) -> Distances:
+        model = Snapshot.of(self._oracle, row) if self._config.refresh else None
+        return measure_distances(self._data, self._config, facts_of(self._data).clients, model)
 
     @cached_property
     def whole(self) -> Plan:
@@ -172,3 +161,28 @@ class Personaliser:
     def plan(self, cohort: Tensor) -> Plan:
         """The plan of a round's cohort."""
         return self.whole.take(cohort)
+
+    def refresh(self, round_: int, server: Tensor) -> None:
+        """Measure again if that is due this round, and plan anew; a function of the round's number and the server's row.
+
+        Args:
+            round_: from 0.
+            server: the server's row ``(1, parameters)``; of several rows the first is the model that features are read off.
+        """
+        if self._modulators and self._config.refresh and round_ % self._config.refresh == 0:
+            self._take(self._measured(server[0]))
+
+    def _take(self, distances: Distances) -> None:
+        self.distances = distances
+        self.__dict__.pop("whole", None)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a resumed run needs and could not measure again: the distances, where they follow the model."""
+        if not (self._modulators and self._config.refresh):
+            return {}
+        return {item.name: getattr(self.distances, item.name) for item in dataclasses.fields(Distances)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what :meth:`state_dict` gave."""
+        if state:
+            self._take(Distances(**state))

@@ -56,6 +56,8 @@ def run_round(
     """
     parts = federation.parts
     cohort = federation.sampler(len(federation.data), round_, federation.config.seed)
+    if federation.method.distance.refresh:
+        federation.personaliser.refresh(round_, server)
     plan = federation.personaliser.plan(cohort)
     rows = broadcast(federation, server, cohort, plan)
     losses = train_locally(federation, cohort, rows, plan, round_)

@@ -17,7 +17,8 @@ from persofl import (
     parse_method,
 )
 from persofl.evaluation import client_rows, evaluate
-from persofl.personaliser import FEATURES, DistanceConfig, measure_distances
+from persofl.features import FEATURES
+from persofl.personaliser import DistanceConfig, measure_distances
 from persofl.server import SeenOnly, UniformSampler
 
 from .people import drivers, speakers

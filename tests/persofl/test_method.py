@@ -20,8 +20,8 @@ from persofl import (
     search_space,
 )
 from persofl.errors import unknown_name
+from persofl.features import FEATURES, daily_profiles, training_windows
 from persofl.method import as_method
-from persofl.personaliser import FEATURES, daily_profiles, training_windows
 from persofl.plan import KNOBS, constant_plan
 from personalization import MODULATORS, build_modulator
 from personalization.modulators import KNOBS as MODULATOR_KNOBS
