@@ -120,6 +120,8 @@ def share_distances(module: FederatedModule) -> None:
     personaliser, method = module.federation.personaliser, module.federation.method
     if not method.modulators or not _loaded or cast(Any, module.federation.data) is not _loaded[0].data:
         return
+    if method.distance.refresh:  # they follow the model, which is another in every job
+        return
     known, key = _loaded[0].distances, repr(method.distance)
     if key not in known:
         known[key] = personaliser.distances
