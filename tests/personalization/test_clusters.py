@@ -1,0 +1,219 @@
+"""Planted clusters are found, one cluster stays one, and every choice is a function of its arguments."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import adjusted_rand_score, silhouette_score
+
+from personalization.cluster_count import CRITERIA, affinity, between, coordinates
+from personalization.clustering import (
+    CLUSTERINGS,
+    Agglomerative,
+    Clustering,
+    KMedoids,
+    build_clustering,
+    register_clustering,
+)
+from personalization.clusters import find_clusters, nearest_cluster, numbered
+
+METHODS = sorted(CLUSTERINGS)
+
+
+def planted(sizes, gap=8.0, seed=0):
+    """Distances of clients in balls of radius about 2, all ``gap * sqrt(2)`` apart, and who is in which."""
+    generator = np.random.default_rng(seed)
+    dimensions = max(4, len(sizes))
+    centres = np.linalg.qr(generator.normal(size=(dimensions, dimensions)))[0][: len(sizes)] * gap
+    labels = generator.permutation(np.repeat(range(len(sizes)), sizes))
+    points = centres[labels] + generator.normal(size=(len(labels), dimensions))
+    return torch.tensor(between(points)), torch.tensor(labels)
+
+
+def agreement(found, labels):
+    return adjusted_rand_score(labels.numpy(), found.labels.numpy())
+
+
+@pytest.mark.parametrize("choose", sorted(CRITERIA))
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("sizes", [(6, 8), (7, 9, 8, 10)])
+def test_planted_clusters_are_found(method, choose, sizes):
+    distances, labels = planted(sizes)
+    found = find_clusters(distances, method, choose=choose, max_clusters=6)
+    assert found.count == len(sizes)
+    assert agreement(found, labels) == 1
+    assert found.reason
+    assert set(found.scores) <= set(range(1, 7))
+
+
+@pytest.mark.parametrize("choose", sorted(CRITERIA))
+@pytest.mark.parametrize("method", METHODS)
+def test_one_ball_is_one_cluster(method, choose):
+    distances, _ = planted((24,), seed=1)
+    found = find_clusters(distances, method, choose=choose, max_clusters=6)
+    assert found.count == 1
+    assert (found.labels == 0).all()
+
+
+@pytest.mark.parametrize("choose", sorted(CRITERIA))
+@pytest.mark.parametrize("method", METHODS)
+def test_identical_clients_are_one_cluster(method, choose):
+    found = find_clusters(torch.zeros(9, 9), method, choose=choose)
+    assert (found.count, found.reason) == (1, "no two clients differ")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_copies_of_a_few_clients_are_as_many_clusters(method):
+    labels = torch.arange(15) % 3
+    points = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 7.0]])[labels]
+    found = find_clusters(torch.cdist(points, points), method, max_clusters=5)
+    assert found.count == 3
+    assert torch.equal(found.labels, labels)
+
+
+def test_the_silhouettes_test_keeps_its_level():
+    """One Gaussian law, drawn forty times at each of two shapes: at most a few are split."""
+    split = 0
+    for seed in range(40):
+        generator = np.random.default_rng(seed)
+        points = generator.normal(size=(20, 2 + 3 * (seed % 2))) * np.array(
+            [3, 1, 1, 1, 1][: 2 + 3 * (seed % 2)]
+        )
+        split += find_clusters(torch.tensor(between(points)), "k_medoids", max_clusters=4).count > 1
+    assert split <= 6  # 2 are expected at 5 %, more than 6 in one of 180 cases
+
+
+def test_pairs_that_do_not_differ_are_one_cluster():
+    distances, labels = planted((6, 8))
+    chance = torch.full_like(distances, 0.2)
+    found = find_clusters(distances, p_value=chance)
+    assert found.count == 1
+    assert "of 91 pairs none differs: the least p-value is 0.2" in found.reason
+    chance[0, 1] = chance[1, 0] = 0.04 / 91
+    assert agreement(find_clusters(distances, p_value=chance), labels) == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_again_in_any_order_and_unit(method):
+    distances, labels = planted((6, 8, 7), seed=3)
+    settings = {"max_clusters": 4, "seed": 5}
+    first = find_clusters(distances, method, **settings)
+    assert torch.equal(find_clusters(distances, method, **settings).labels, first.labels)
+    assert torch.equal(find_clusters(distances * 1000, method, **settings).labels, first.labels)
+    order = torch.randperm(21, generator=torch.Generator().manual_seed(0))
+    other = find_clusters(distances[order][:, order].float(), method, **settings)
+    assert adjusted_rand_score(other.labels.numpy(), labels[order].numpy()) == 1
+
+
+def test_at_most_so_many_clusters():
+    distances, _ = planted((6, 8, 7))
+    assert find_clusters(distances, max_clusters=2).count <= 2
+    assert find_clusters(distances, max_clusters=1).reason == "max_clusters is 1"
+    assert find_clusters(distances[:3, :3]).count == 1
+
+
+def test_labels_count_from_the_first_client():
+    assert numbered(torch.tensor([7, 2, 7, 9, 2])).tolist() == [0, 1, 0, 2, 1]
+    found = find_clusters(planted((6, 8, 7))[0])
+    assert torch.equal(numbered(found.labels), found.labels)
+
+
+def test_a_client_left_out_goes_to_the_nearest_cluster():
+    distances, labels = planted((6, 8, 7))
+    inside, outside = torch.arange(2, 21), torch.arange(2)
+    found = find_clusters(distances[inside][:, inside])
+    own = nearest_cluster(distances[outside][:, inside], found.labels)
+    everyone = torch.cat([own, found.labels])
+    assert adjusted_rand_score(labels.numpy(), everyone.numpy()) == 1
+
+
+# --- the parts ---------------------------------------------------------------------------------------------
+
+
+def cost(distances, labels):
+    """Least sum of distances to a member, cluster by cluster."""
+    blocks = (distances[np.ix_(labels == label, labels == label)] for label in np.unique(labels))
+    return sum(block.sum(0).min() for block in blocks)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_k_medoids_is_near_the_best_of_all_medoids_and_no_worse_than_greed(count):
+    """All pairs and triples of medoids are tried one by one; swaps may end in a local minimum."""
+    from itertools import combinations
+
+    found, best, greedy = 0.0, 0.0, 0.0
+    for seed in range(20):
+        distances = between(np.random.default_rng(seed).normal(size=(14, 2)))
+        best += min(distances[:, list(some)].min(1).sum() for some in combinations(range(14), count))
+        labels, start = (KMedoids(swaps).split(distances, count, 0) for swaps in (1000, 0))
+        assert len(np.unique(labels)) == count
+        found, greedy = found + cost(distances, labels), greedy + cost(distances, start)
+    assert best <= found + 1e-9
+    assert found <= 1.02 * best
+    assert found < 0.99 * greedy
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_splits_have_as_many_clusters_as_asked_for(method):
+    distances = planted((20,))[0].numpy()
+    for count in (2, 3, 7):
+        assert len(np.unique(build_clustering(method).split(distances, count, 0))) == count
+
+
+def test_scaling_gives_the_distances_back():
+    points = np.random.default_rng(0).normal(size=(12, 3))
+    place = coordinates(between(points))
+    assert place.shape == (12, 3)
+    np.testing.assert_allclose(between(place), between(points), atol=1e-10)
+    squares = place.T @ place
+    np.testing.assert_allclose(squares, np.diag(np.diag(squares)), atol=1e-10)
+
+
+def test_affinity_is_nearness():
+    near = affinity(planted((6, 8))[0].numpy())
+    np.testing.assert_allclose(near, near.T)
+    np.testing.assert_allclose(np.diag(near), 1)
+    assert ((near >= 0) & (near <= 1)).all()
+
+
+def test_the_scores_are_silhouettes():
+    distances, _ = planted((6, 8))
+    found = find_clusters(distances, "k_medoids")
+    labels = KMedoids().split(distances.numpy(), 2, 0)
+    assert found.scores[2] == pytest.approx(silhouette_score(distances.numpy(), labels, metric="precomputed"))
+
+
+# --- bad input ---------------------------------------------------------------------------------------------
+
+
+def test_bad_choices_are_refused():
+    distances, _ = planted((6, 8))
+    for options, message in (
+        ({"method": "spectrum"}, "Unknown clustering 'spectrum'; did you mean 'spectral'"),
+        ({"choose": "gaps"}, "Unknown criterion 'gaps'; did you mean 'gap'"),
+        ({"max_clusters": 0}, "max_clusters=0: give at least 1"),
+        ({"alpha": 1.0}, "alpha=1.0: give the level of a test"),
+        ({"p_value": torch.ones(3, 3)}, r"p_value has shape \(3, 3\); give one for every pair, \(14, 14\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            find_clusters(distances, **options)
+    with pytest.raises(ValueError, match="give all pairs"):
+        find_clusters(torch.zeros(3, 4))
+    with pytest.raises(ValueError, match="linkage='single': 'average' or 'complete'"):
+        Agglomerative("single")
+    with pytest.raises(ValueError, match="Unknown parameter of clustering 'agglomerative' 'linkages'"):
+        build_clustering("agglomerative", linkages="average")
+
+
+def test_a_clustering_of_ones_own():
+    @dataclass(frozen=True)
+    class Halves(Clustering):
+        def split(self, distances, count, seed):
+            return np.arange(len(distances)) * count // len(distances)
+
+    with pytest.raises(ValueError, match="belongs to Agglomerative"):
+        register_clustering("agglomerative")(Halves)
+    labels = torch.arange(12) // 6
+    distances = (labels[:, None] != labels).double() * 3
+    assert torch.equal(find_clusters(distances, Halves()).labels, labels)
