@@ -21,7 +21,7 @@ from .modulators import (
     register_modulator,
 )
 from .population import client_statistics, distance_to_population
-from .proximal import ExponentialProx, InverseProx
+from .proximal import BayesProx, ExponentialProx, InverseProx
 from .reference import Summary, combine, summarise
 from .sketch import midpoint_levels, quantile_sketch, quantile_sketches, unit_projections
 from .sliced import SlicedDistance, pairwise_sliced_wasserstein, sliced_wasserstein
@@ -32,6 +32,7 @@ __all__ = [
     "DISTANCES",
     "KNOBS",
     "MODULATORS",
+    "BayesProx",
     "DampedRate",
     "DistanceKind",
     "Distances",

@@ -61,3 +61,36 @@ class InverseProx(Modulator):
         """The proximal column ``(clients, 1)``."""
         u = column(distances.relative, base)
         return base * (1 / (self.eps + u**2)).clamp_max(self.ceiling)
+
+
+@register_modulator("prox_by_bayes")
+@dataclass(frozen=True)
+class BayesProx(Modulator):
+    r"""Pull as strong as the posterior mode asks for: noise of the client's mean over the width of the prior.
+
+    .. math:: \lambda_k = \frac{v}{n_k \kappa d_k^2}
+              = \lambda_0 \min\Big(\frac{\operatorname{med}(n)}{n_k u_k^2},\; \text{ceiling}\Big)
+
+    The client's parameters are drawn around the population's with variance ``kappa d^2``, and its mean loss over
+    n samples knows them up to ``v / n``. ``v / kappa`` is unknown and is the base l0, in units of the median
+    client: one with u = 1 and the median size keeps it.
+
+    In [0, ceiling l0], decreasing in u and in n_k. ``u = 0`` gives the ceiling, for such a client the population
+    is all there is to know; ``u -> inf`` and ``n_k -> inf`` free the client; ``ceiling -> 0`` frees all. The
+    median is over the clients given: give the whole population.
+
+    Args:
+        ceiling: the most that the base may be multiplied by.
+    """
+
+    knob: ClassVar[str] = "prox"
+    ceiling: float = field(default=10.0, metadata={"search": {"low": 1.0, "high": 100.0, "log": True}})
+
+    def __post_init__(self) -> None:
+        require(self, "ceiling", above=0)
+
+    def __call__(self, base: Tensor, distances: Distances) -> Tensor:
+        """The proximal column ``(clients, 1)``."""
+        u, n = column(distances.relative, base), column(distances.n, base)
+        # Sizes first: their ratio is finite, so that a square beyond the float range gives 0 or the ceiling, never NaN.
+        return base * (n.median() / n / u**2).clamp_max(self.ceiling)

@@ -217,6 +217,7 @@ def test_the_proximal_step_minimises_the_proximal_objective():
 CONSTANT = [  # parameters at which a modulator leaves a knob to the algorithm, and the algorithm that remains
     ("prox_by_distance", {"tau": 1e9}, lambda name: algorithm(name)),
     ("prox_by_inverse_distance", {"eps": 1e9, "ceiling": 1e-9}, lambda name: algorithm(name, prox=0.0)),
+    ("prox_by_bayes", {"ceiling": 1e-9}, lambda name: algorithm(name, prox=0.0)),
     ("work_by_distance", {"slope": 0.0}, lambda name: algorithm(name)),
     ("shared_work_by_distance", {"slope": 0.0}, lambda name: algorithm(name)),
     ("lr_by_distance", {"slope": 0.0}, lambda name: algorithm(name)),
