@@ -7,11 +7,25 @@ modulators that turn them into coefficients. Imports torch and NumPy; usable wit
     mix = build_modulator("mix_by_distance", tau=1.0)(base, distances)      # (clients, 1) -> (clients, 1)
 """
 
+from .between import (
+    EnergyDistance,
+    ExactDistance,
+    JointDistance,
+    KernelDistance,
+    LabelAwareDistance,
+    LabelMarginalDistance,
+    MaxSlicedDistance,
+    MixtureDistance,
+    SinkhornDistance,
+    SpectralDistance,
+    labelled,
+    wasserstein_line,
+)
 from .calibration import Null, calibrate, fit_null, size_grid
 from .distances import Distances
 from .gaussian import GaussianDistance, bures_squared, bures_wasserstein, matrix_root, moments
 from .kind import DISTANCES, DistanceKind, Statistics, build_distance, register_distance
-from .mixing import ExponentialMixing, ShrinkageMixing
+from .mixing import ExponentialMixing, ShrinkageMixing, TrendMixing
 from .modulators import (
     KNOBS,
     MODULATORS,
@@ -23,6 +37,7 @@ from .modulators import (
 from .population import client_statistics, distance_to_population
 from .proximal import BayesProx, ExponentialProx, InverseProx
 from .reference import Summary, combine, summarise
+from .samples import SampleDistance
 from .sketch import midpoint_levels, quantile_sketch, quantile_sketches, unit_projections
 from .sliced import SlicedDistance, pairwise_sliced_wasserstein, sliced_wasserstein
 from .weighting import RectifiedWeight
@@ -36,19 +51,31 @@ __all__ = [
     "DampedRate",
     "DistanceKind",
     "Distances",
+    "EnergyDistance",
+    "ExactDistance",
     "ExponentialMixing",
     "ExponentialProx",
     "GaussianDistance",
     "InverseProx",
+    "JointDistance",
+    "KernelDistance",
+    "LabelAwareDistance",
+    "LabelMarginalDistance",
+    "MaxSlicedDistance",
+    "MixtureDistance",
     "Modulator",
     "Null",
     "PersonalWork",
     "RectifiedWeight",
+    "SampleDistance",
     "SharedWork",
     "ShrinkageMixing",
+    "SinkhornDistance",
     "SlicedDistance",
+    "SpectralDistance",
     "Statistics",
     "Summary",
+    "TrendMixing",
     "build_distance",
     "build_modulator",
     "bures_squared",
@@ -58,6 +85,7 @@ __all__ = [
     "combine",
     "distance_to_population",
     "fit_null",
+    "labelled",
     "matrix_root",
     "midpoint_levels",
     "modulator_name",
@@ -71,4 +99,5 @@ __all__ = [
     "sliced_wasserstein",
     "summarise",
     "unit_projections",
+    "wasserstein_line",
 ]

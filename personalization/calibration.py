@@ -19,6 +19,21 @@ from .numeric import safe_root, wide
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What was measured of the clients, before it is judged; every field ``(clients,)``.
+
+    Attributes:
+        squared: distances squared, float64.
+        variance: of ``squared`` to first order in the client's samples, float64.
+        converged: whether the solver did, bool.
+    """
+
+    squared: Tensor
+    variance: Tensor
+    converged: Tensor
+
+
+@dataclass(frozen=True)
 class Null:
     """Mean and standard deviation of ``n d^2`` under the null, and its skewness, on a grid of sizes.
 
@@ -74,10 +89,33 @@ def fit_null(
         raise ValueError(f"draws={draws}: a null needs at least two draws, some hundred to be of use.")
     generator = torch.Generator().manual_seed(seed)
     squared = torch.stack([n * _null_draws(kind, reference, n, draws, generator) for n in sizes])
-    grid = torch.tensor(sizes, dtype=squared.dtype, device=squared.device)
-    mean, std = squared.mean(1), squared.std(1)
-    cubes = ((squared - mean[:, None]) ** 3).mean(1)
-    return Null(grid, mean, std, torch.where(std > 0, cubes / torch.where(std > 0, std, 1.0) ** 3, 0.0))
+    return null_of(torch.tensor(sizes, dtype=squared.dtype, device=squared.device), squared)
+
+
+def null_of(sizes: Tensor, scaled: Tensor) -> Null:
+    """The null's moments on a grid, smoothed over it: what varies slowly with n need not be as noisy as its draws.
+
+    With five sizes or more, the logarithms of mean and deviation are a parabola over ``log n`` (a power law is a
+    line), and the skewness a line: as good as three times the draws.
+
+    Args:
+        sizes: the grid, increasing, ``(grid,)``.
+        scaled: draws of ``n d^2``, ``(grid, draws)``.
+    """
+    mean, std = scaled.mean(1), scaled.std(1)
+    cubes = ((scaled - mean[:, None]) ** 3).mean(1)
+    skew = torch.where(std > 0, cubes / torch.where(std > 0, std, 1.0) ** 3, 0.0)
+    if len(sizes) < 5 or not bool((std > 0).all() & (mean > 0).all()):
+        return Null(sizes, mean, std, skew)
+    smooth = _parabola(sizes.log(), mean.log(), 2).exp(), _parabola(sizes.log(), std.log(), 2).exp()
+    return Null(sizes, *smooth, _parabola(sizes.log(), skew, 1))
+
+
+def _parabola(x: Tensor, y: Tensor, degree: int) -> Tensor:
+    """Least-squares polynomial through ``(x, y)``, at x."""
+    basis = torch.stack([((x - x.mean()) / x.std()) ** power for power in range(degree + 1)], 1)
+    fitted: Tensor = basis @ torch.linalg.lstsq(basis, y[:, None]).solution
+    return fitted[:, 0]
 
 
 def _null_draws(
@@ -133,12 +171,12 @@ def relative_scale(calibrated: Tensor, null_std: Tensor) -> Tensor:
 
 
 def calibrate(
-    squared: Tensor, size: Tensor, n: Tensor, null: Null, *, gate: float = 1.0, dtype: torch.dtype
+    measured: Measured, size: Tensor, n: Tensor, null: Null, *, gate: float = 1.0, dtype: torch.dtype
 ) -> Distances:
     """Judge squared distances by their null.
 
     Args:
-        squared: distances squared, ``(clients,)``, float64.
+        measured: the squared distances of the clients.
         size: effective sample sizes, the reference's noise included, ``(clients,)``.
         n: the clients' own sample counts, int64.
         null: from :func:`fit_null`.
@@ -146,9 +184,26 @@ def calibrate(
             clients of one law keep a positive rest, the larger the fewer their samples.
         dtype: of the result.
     """
-    mean, std, skew = null.at(n.to(squared.dtype))
+    moments = null.at(n.to(measured.squared.dtype))
     inflation = n / size
-    mean, std = mean * inflation, std * inflation
+    scaled = Measured(measured.squared, measured.variance * inflation, measured.converged)
+    return judge(
+        scaled, moments[0] * inflation, moments[1] * inflation, moments[2], n, gate=gate, dtype=dtype
+    )
+
+
+def judge(
+    measured: Measured,
+    mean: Tensor,
+    std: Tensor,
+    skew: Tensor,
+    n: Tensor,
+    *,
+    gate: float,
+    dtype: torch.dtype,
+) -> Distances:
+    """Judge squared distances by the moments ``(clients,)`` of their nulls; see :func:`calibrate`."""
+    squared = measured.squared
     z = z_score(squared, mean, std)
     calibrated = torch.where(z >= gate, safe_root(squared - mean), 0.0)
     columns = {
@@ -159,6 +214,29 @@ def calibrate(
         "p_value": p_value(squared, mean, std, skew),
         "calibrated": calibrated,
         "relative": relative_scale(calibrated, std),
+        "std_error": standard_error(squared, measured.variance, std),
     }
     limit = torch.finfo(dtype).max
-    return Distances(n=n, **{name: x.clamp(-limit, limit).to(dtype) for name, x in columns.items()})
+    found = {name: x.clamp(-limit, limit).to(dtype) for name, x in columns.items()}
+    return Distances(n=n, converged=measured.converged, **found)
+
+
+def standard_error(squared: Tensor, variance: Tensor, null_std: Tensor) -> Tensor:
+    r"""Standard error of a distance from the variance of its square, by the delta method.
+
+    .. math:: \mathrm{se}(d) = rac{s}{2d} 	ext{ but at most } \sqrt s, \qquad
+              s^2 = \max(s_0^2,\; v - s_0^2)
+
+    v is the estimated variance of the first-order term. Noise of the size of the null enters it twice over (for a
+    Gaussian quadratic form ``E v = true linear variance + 2 s_0^2``) and the square itself once, hence the
+    difference. The bound is that of a root: ``|sqrt a - sqrt b| <= sqrt |a - b|``.
+
+    Args:
+        squared: distances squared, any shape.
+        variance: v.
+        null_std: s_0.
+    """
+    spread = torch.maximum(variance - null_std.square(), null_std.square()).clamp_min(0).sqrt()
+    distance = safe_root(squared)
+    plain = spread / (2 * torch.where(distance > 0, distance, 1.0))
+    return torch.where(distance > 0, torch.minimum(plain, safe_root(spread)), safe_root(spread))

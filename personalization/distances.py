@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+_UNSAID = torch.empty(0)
+
 
 @dataclass(frozen=True)
 class Distances:
@@ -24,6 +26,9 @@ class Distances:
         calibrated: ``sqrt(max(0, value^2 - null_mean))``, 0 where z is below the gate; in the units of the
             features.
         relative: u, ``calibrated`` over its median; see :func:`personalization.calibration.relative_scale`.
+        std_error: standard error of ``value`` over samples of that size, in the units of the features; inf where
+            nobody has said.
+        converged: whether the solver behind ``value`` converged, bool; always true for distances in closed form.
     """
 
     value: Tensor
@@ -34,8 +39,14 @@ class Distances:
     n: Tensor
     calibrated: Tensor
     relative: Tensor
+    std_error: Tensor = _UNSAID
+    converged: Tensor = _UNSAID
 
     def __post_init__(self) -> None:
+        if self.std_error is _UNSAID:
+            object.__setattr__(self, "std_error", torch.full_like(self.value, torch.inf))
+        if self.converged is _UNSAID:
+            object.__setattr__(self, "converged", torch.ones_like(self.value, dtype=torch.bool))
         for f in fields(self):
             if getattr(self, f.name).shape != (len(self.value),):
                 found, expected = tuple(getattr(self, f.name).shape), (len(self.value),)
@@ -66,7 +77,7 @@ class Distances:
         return replace(self.select(order), n=self.n)
 
     def to(self, target: torch.device | str | torch.dtype) -> Distances:
-        """The distances on another device or in another floating dtype; ``n`` stays int64."""
+        """The distances on another device or in another floating dtype; ``n`` stays int64 and ``converged`` bool."""
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        keep = {"n"} if isinstance(target, torch.dtype) else set()
+        keep = {"n", "converged"} if isinstance(target, torch.dtype) else set()
         return Distances(**{name: x if name in keep else x.to(target) for name, x in moved.items()})

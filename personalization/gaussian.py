@@ -10,7 +10,7 @@ from torch.autograd.function import FunctionCtx
 
 from .copula import common_scales, tail_index
 from .kind import DistanceKind, Statistics, register_distance
-from .numeric import safe_root, wide
+from .numeric import pairwise_squared, safe_root, wide
 
 
 def moments(samples: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,10 +74,12 @@ def bures_squared(mean: Tensor, cov: Tensor, other_mean: Tensor, other_cov: Tens
     Float64 because the traces cancel: in float32 a law would lie 1e-3 standard deviations from itself.
     """
     a, C, b, D = (wide(x) for x in (mean, cov, other_mean, other_cov))
-    root = matrix_root(C)
-    cross = safe_root(torch.linalg.eigvalsh(root @ D @ root)).sum(-1)
+    # The singular values of the product of roots are the roots of the eigenvalues of C^1/2 D C^1/2, without the loss of
+    # half of the digits that squaring and rooting would cost where a covariance is nearly singular.
+    cross = torch.linalg.svdvals(matrix_root(C) @ matrix_root(D)).sum(-1)
     traces = (C.diagonal(dim1=-2, dim2=-1) + D.diagonal(dim1=-2, dim2=-1)).sum(-1)
-    return (((a - b) ** 2).sum(-1) + (traces - 2 * cross).clamp_min(0)).to(mean.dtype)
+    squared: Tensor = ((a - b) ** 2).sum(-1) + (traces - 2 * cross).clamp_min(0)
+    return squared.to(mean.dtype)
 
 
 def bures_wasserstein(mean: Tensor, cov: Tensor, other_mean: Tensor, other_cov: Tensor) -> Tensor:
@@ -109,7 +111,13 @@ class GaussianDistance(DistanceKind):
     The population is ``N(mean of the means, mean of the covariances)``: what spreads the clients apart does
     not widen it, so a client like the average one lies at zero. The mean of covariances stands in for the
     Wasserstein barycentre's, which no sum gives; they agree where the clients' covariances do.
+
+    Args:
+        diagonal: compare means and standard deviations feature by feature, blind to correlations:
+            ``|m - m'|^2 + |s - s'|^2``. Takes no eigenvalues, so all pairs cost one matrix product.
     """
+
+    diagonal: bool = False
 
     def statistics(self, samples: Tensor) -> Statistics:
         """Mean ``(..., F)``, covariance ``(..., F, F)`` and tail ``(...)`` of samples ``(..., n, F)``."""
@@ -117,7 +125,30 @@ class GaussianDistance(DistanceKind):
 
     def squared(self, own: Statistics, reference: Statistics) -> Tensor:
         """Squared distance ``(...)``, in squared units of the features."""
+        if self.diagonal:
+            gaps = own["mean"] - reference["mean"], deviations(own["cov"]) - deviations(reference["cov"])
+            return gaps[0].square().sum(-1) + gaps[1].square().sum(-1)
         return bures_squared(own["mean"], own["cov"], reference["mean"], reference["cov"])
+
+    def linear_variance(self, samples: Tensor, own: Statistics, reference: Statistics) -> Tensor:
+        """Variance of the squared distance to first order, from its gradient to the moments: ``1 - T`` with T linear."""
+        centred = wide(samples) - own["mean"].unsqueeze(-2)
+        gap = 2 * (own["mean"] - reference["mean"]).unsqueeze(-2)
+        if self.diagonal:
+            mine, others = deviations(own["cov"]), deviations(reference["cov"])
+            slope = 1 - others / torch.where(mine > 0, mine, 1.0)
+            curve = centred.square() * slope.unsqueeze(-2)
+        else:
+            slope = torch.eye(centred.shape[-1]).to(centred) - _transport_map(own["cov"], reference["cov"])
+            curve = (centred @ slope) * centred
+        return (gap * centred + curve).sum(-1).var(-1, correction=0) / samples.shape[-2]
+
+    def pairwise(self, own: Statistics) -> Tensor:
+        """Squared distances between all clients, ``(clients, clients)``."""
+        if not self.diagonal:
+            return super().pairwise(own)
+        points = torch.cat([own["mean"], deviations(own["cov"])], -1)
+        return pairwise_squared(points - points.mean(0))
 
     def draw(self, reference: Statistics, n: int, draws: int, generator: torch.Generator) -> Statistics:
         """Moments of ``draws`` samples of n from an elliptical law with the reference's moments and tail."""
@@ -126,6 +157,22 @@ class GaussianDistance(DistanceKind):
         scaled = wide((normal * common_scales(tail, (draws, n, 1), generator)).to(mean.device))
         drawn, cov = moments(scaled @ matrix_root(reference["cov"]) + mean)
         return {"mean": drawn, "cov": cov}
+
+
+def deviations(cov: Tensor) -> Tensor:
+    """Standard deviations ``(..., F)`` of covariances ``(..., F, F)``."""
+    return safe_root(cov.diagonal(dim1=-2, dim2=-1))
+
+
+def _transport_map(cov: Tensor, other: Tensor) -> Tensor:
+    """Matrix of the optimal map from ``N(., cov)`` to ``N(., other)``; zero where ``cov`` has no mass to move."""
+    root = matrix_root(other)
+    values, vectors = torch.linalg.eigh(root @ cov @ root)
+    seen = values > 1e-10 * values[..., -1:]
+    inverse = torch.where(seen, torch.where(seen, values, 1.0).rsqrt(), 0.0)
+    half = root @ vectors
+    transport: Tensor = (half * inverse.unsqueeze(-2)) @ half.mT
+    return transport
 
 
 def law_statistics(samples: Tensor) -> Statistics:

@@ -8,12 +8,14 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from .calibration import calibrate, fit_null, size_grid
+from .calibration import Measured, calibrate, fit_null, size_grid
 from .distances import Distances
 from .errors import check_features
-from .kind import DISTANCES, DistanceKind, Statistics, build_distance
-from .numeric import size_groups, wide
+from .kind import DISTANCES, AnyDistance, DistanceKind, Statistics, build_distance
+from .numeric import rounding, size_groups, wide
 from .reference import Summary, Weighting, combine, summarise
+from .sampled import sampled_distances
+from .samples import SampleDistance
 
 _BATCH_VALUES = 4_000_000
 _CHUNK = 128
@@ -21,10 +23,10 @@ _CHUNK = 128
 
 def distance_to_population(
     features: Sequence[Tensor],
-    kind: str | DistanceKind = "sliced",
+    kind: str | AnyDistance = "sliced",
     *,
     seed: int = 0,
-    draws: int = 256,
+    draws: int | None = None,
     gate: float = 1.0,
     weighting: Weighting = "samples",
     standardise: bool = False,
@@ -33,20 +35,23 @@ def distance_to_population(
 ) -> Distances:
     """Distance of each client to all others, calibrated at the client's own sample size.
 
-    Simulates in one process what :mod:`personalization.reference` says each party does: clients send weighted
-    sums, get the population's, subtract their own part and compare themselves.
+    For the kinds that need sums only ("sliced", "gaussian") this simulates in one process what
+    :mod:`personalization.reference` says each party does: clients send weighted sums, get the population's, subtract
+    their own part and compare themselves. Every other distance compares samples: a client's with a seeded draw of
+    all others', see :mod:`personalization.sampled`; there the samples themselves must be in one place.
 
     Args:
         features: one tensor ``(n_k, F)`` per client, of one dtype and device; ``n_k >= 2`` may differ.
         kind: a name in :data:`personalization.DISTANCES`, or a distance built beforehand.
         seed: of the null's draws and, for a kind given by name, of its projections.
-        draws: samples of the null per size on the grid.
+        draws: samples of the null per size on the grid; 256 for sums, the kind's own number (64) for samples.
         gate: the z-score below which the calibrated distance is 0; ``gate=0`` subtracts the null's mean only.
         weighting: a client's weight in the population, its ``samples`` or ``uniform``.
         standardise: divide by the population's standard deviation per feature first, itself a sum over
             clients.
         names: of the clients, for error messages.
-        options: of the kind, ``projections=``, ``quantiles=``, ``order=`` for "sliced".
+        options: of the kind, ``projections=``, ``quantiles=``, ``order=`` for "sliced", ``reference_size=`` for those
+            of samples.
 
     Returns:
         Distances in the features' dtype and on their device. One client alone has nobody to differ from:
@@ -58,18 +63,22 @@ def distance_to_population(
             nearest one.
     """
     check_features(features, names)
-    built = _build(kind, seed, options)
-    samples = _standardised(features) if standardise else list(features)
-    n = torch.tensor([len(x) for x in samples], device=samples[0].device)
+    built = build_kind(kind, seed, options)
+    samples = standardised(features, labels_of(built)) if standardise else list(features)
     if len(samples) == 1:
-        return _alone(samples[0], n)
+        return _alone(samples[0])
+    if isinstance(built, SampleDistance):
+        return sampled_distances(samples, built, seed=seed, draws=draws, gate=gate, weighting=weighting)
+    n = torch.tensor([len(x) for x in samples], device=samples[0].device)
     own = client_statistics(built, samples)
     total = combine(part.summed() for _, part in _summaries(own, n, weighting))
     squared, size = _compare(built, own, n, weighting, total)
-    squared = torch.where(squared > _rounding(samples), squared, 0.0)
+    squared = torch.where(squared > rounding(samples), squared, 0.0)
+    variance = _variance(built, samples, own, weighting, total)
     grid = size_grid(float(n.min()), float(n.max()))
-    null = fit_null(built, total.mean(), grid, draws=draws, seed=seed)
-    return calibrate(squared, size, n, null, gate=gate, dtype=samples[0].dtype)
+    null = fit_null(built, total.mean(), grid, draws=256 if draws is None else draws, seed=seed)
+    measured = Measured(squared, variance, torch.ones_like(squared, dtype=torch.bool))
+    return calibrate(measured, size, n, null, gate=gate, dtype=samples[0].dtype)
 
 
 def client_statistics(kind: DistanceKind, features: Sequence[Tensor]) -> Statistics:
@@ -99,8 +108,33 @@ def _compare(
     return torch.cat(squared), torch.cat(size)
 
 
-def _build(kind: str | DistanceKind, seed: int, options: dict[str, object]) -> DistanceKind:
-    if isinstance(kind, DistanceKind):
+def _variance(
+    kind: DistanceKind, features: Sequence[Tensor], own: Statistics, weighting: Weighting, total: Summary
+) -> Tensor:
+    """First-order variance of the squared distances, ``(clients,)``."""
+    variance = wide(features[0]).new_zeros(len(features))
+    for who, x in size_groups(features, _BATCH_VALUES):
+        for start in range(0, len(who), _CHUNK):
+            index = torch.tensor(who[start : start + _CHUNK], device=x.device)
+            mine = {name: column[index] for name, column in own.items()}
+            n = torch.full_like(index, x.shape[-2])
+            others = total.without(summarise(mine, n, weighting=weighting)).mean()
+            variance[index] = wide(kind.linear_variance(x[start : start + _CHUNK], mine, others))
+    return variance
+
+
+def labels_of(kind: AnyDistance) -> int:
+    """How many trailing columns hold class numbers, which nothing may scale."""
+    return kind.labels if isinstance(kind, SampleDistance) else 0
+
+
+def build_kind(kind: str | AnyDistance, seed: int, options: dict[str, object]) -> AnyDistance:
+    """The distance meant by a name and options, with this seed where it has one; or the one already built.
+
+    Raises:
+        ValueError: unknown name or option; options beside a distance already built.
+    """
+    if not isinstance(kind, str):
         if options:
             raise ValueError(f"Options {sorted(options)} come with a distance already built; set them there.")
         return kind
@@ -110,24 +144,19 @@ def _build(kind: str | DistanceKind, seed: int, options: dict[str, object]) -> D
     return build_distance(kind, **options)
 
 
-def _standardised(features: Sequence[Tensor]) -> list[Tensor]:
-    """Centre and scale by the pooled moments of all samples; a constant feature is only centred."""
+def standardised(features: Sequence[Tensor], labels: int = 0) -> list[Tensor]:
+    """Centre and scale by the pooled moments of all samples; a constant feature is only centred, a label left alone."""
     count = sum(len(x) for x in features)
     mean = sum((wide(x).sum(0) for x in features[1:]), wide(features[0]).sum(0)) / count
     spread = sum(((wide(x) - mean) ** 2).sum(0) for x in features)
     std = (torch.as_tensor(spread) / count).sqrt()
     floor = 1e-6 * mean.abs()
     std = torch.where(std > floor, std, 1.0)
+    if labels:
+        mean[-labels:], std[-labels:] = 0.0, 1.0
     return [((wide(x) - mean) / std).to(x.dtype) for x in features]
 
 
-def _rounding(features: Sequence[Tensor]) -> float:
-    """Squared distance below which two laws differ by rounding only."""
-    eps, wide_eps = torch.finfo(features[0].dtype).eps, torch.finfo(torch.float64).eps
-    mean_square = float(sum(float(wide(x).square().mean()) for x in features)) / len(features)
-    return max((16 * eps) ** 2, 64 * wide_eps) * mean_square
-
-
-def _alone(x: Tensor, n: Tensor) -> Distances:
-    zero = x.new_zeros(1)
-    return Distances(zero, zero, zero, zero, zero + 1, n, zero, zero)
+def _alone(x: Tensor) -> Distances:
+    zero, n = x.new_zeros(1), torch.tensor([len(x)], device=x.device)
+    return Distances(zero, zero, zero, zero, zero + 1, n, zero, zero, zero)

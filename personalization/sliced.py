@@ -11,7 +11,7 @@ from .copula import common_scales, interpolate, normal_scores
 from .errors import check_order
 from .gaussian import law_statistics, matrix_root
 from .kind import DistanceKind, Statistics, register_distance
-from .numeric import safe_root, sort_last, wide
+from .numeric import argsort_last, pairwise_squared, safe_root, sort_last, wide
 from .sketch import midpoint_levels, quantile_ranks, quantile_sketch, unit_projections
 
 
@@ -117,6 +117,33 @@ class SlicedDistance(DistanceKind):
     def squared(self, own: Statistics, reference: Statistics) -> Tensor:
         """Squared distance ``(...)``, in squared units of the features."""
         return sliced_wasserstein(own["sketch"], reference["sketch"], order=self.order) ** 2
+
+    def linear_variance(self, samples: Tensor, own: Statistics, reference: Statistics) -> Tensor:
+        """Variance of the squared distance to first order: that of the transport potentials at the samples."""
+        directions = unit_projections(samples.shape[-1], self.projections, seed=self.seed, like=samples)
+        sketch = own["sketch"].to(samples)
+        gap = sketch - reference["sketch"].to(samples)
+        slope = self.order * gap.abs() ** (self.order - 1) * gap.sign()
+        steps = (slope[..., 1:] + slope[..., :-1]) / 2 * sketch.diff(dim=-1)
+        potential = torch.nn.functional.pad(steps.cumsum(-1), (1, 0))
+        # A sample's potential is that of the level at its rank, whose quantile it is.
+        n = samples.shape[-2]
+        level = ((torch.arange(n) + 0.5) / n * self.quantiles).long().clamp(max=self.quantiles - 1)
+        ranks = argsort_last(directions @ samples.mT)
+        influence = torch.empty_like(ranks, dtype=samples.dtype)
+        influence.scatter_(-1, ranks, potential[..., level.to(potential.device)])
+        power = wide(influence.mean(-2)).var(-1, correction=0) / n
+        # From d^p to d^2.
+        distance = safe_root(wide(gap.abs() ** self.order).mean((-2, -1)), self.order)
+        return power * (2 / self.order * distance ** (2 - self.order)).square()
+
+    def pairwise(self, own: Statistics) -> Tensor:
+        """Squared distances between all clients, ``(clients, clients)``; one matrix product for order 2."""
+        sketches = own["sketch"]
+        if self.order != 2:
+            return pairwise_sliced_wasserstein(sketches, order=self.order).square()
+        rows = (sketches - sketches.mean(0)).flatten(1)
+        return pairwise_squared(rows).div_(rows.shape[1])
 
     def draw(self, reference: Statistics, n: int, draws: int, generator: torch.Generator) -> Statistics:
         """Sketches of ``draws`` samples of n: elliptical copula, the reference's quantiles as marginals."""

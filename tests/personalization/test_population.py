@@ -39,7 +39,9 @@ def test_every_field_is_finite_and_in_the_features_dtype(kind, dtype):
     for x in columns(d):
         assert x.shape == (4,)
         assert torch.isfinite(x).all()
-        assert x.dtype == (torch.int64 if x is d.n else dtype)
+        assert x.dtype == {id(d.n): torch.int64, id(d.converged): torch.bool}.get(id(x), dtype)
+    assert d.converged.all()
+    assert (d.std_error > 0).all()
     assert d.relative.argmax() == 0
     assert d.p_value[0] < 1e-3
 
@@ -172,8 +174,21 @@ def test_fields_of_unlike_length_are_refused():
 
 def test_to_moves_all_but_keeps_counts_whole():
     d = distance_to_population(clients(), draws=4).to(torch.float64)
-    assert d.value.dtype == torch.float64
+    assert d.value.dtype == d.std_error.dtype == torch.float64
     assert d.n.dtype == torch.int64
+    assert d.converged.dtype == torch.bool
+
+
+def test_what_nobody_said_is_unknown_and_moves_along():
+    x = torch.arange(3.0)
+    d = Distances(x, x, x, x, x, torch.arange(3), x, x)
+    assert torch.equal(d.std_error, torch.full((3,), torch.inf))
+    assert d.converged.all()
+    known = Distances(x, x, x, x, x, torch.arange(3), x, x, x / 10, x < 2)
+    shuffled = known.permuted(1)
+    assert torch.equal(shuffled.std_error, shuffled.value / 10)
+    assert torch.equal(shuffled.converged, shuffled.value < 2)
+    assert known.select([2]).converged.tolist() == [False]
 
 
 def test_a_distance_is_one_class():

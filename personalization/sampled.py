@@ -1,0 +1,168 @@
+"""Distance of every client to the others by a distance that compares samples, calibrated.
+
+Unlike the kinds that need sums only, this needs all samples in one place. The population is the *mixture* of the other
+clients' samples, known by a seeded draw of ``reference_size`` of their rows, one draw for each client. The null is
+drawn by permutation: at each size on a grid, a sample of n rows of the pool against as many others as a client's
+reference has. Under no difference both are exchangeable, so the null is exact at the sizes of the grid.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .calibration import Measured, Null, judge, null_of, size_grid
+from .distances import Distances
+from .numeric import rounding, wide
+from .reference import Weighting, client_weights
+from .samples import SampleDistance
+
+_BATCH_PAIRS = 4_000_000
+_POOL_ROWS = 65_536
+_GRID = 6
+
+
+def sampled_distances(
+    samples: Sequence[Tensor],
+    kind: SampleDistance,
+    *,
+    seed: int,
+    draws: int | None,
+    gate: float,
+    weighting: Weighting,
+) -> Distances:
+    """Distances of at least two clients to the others; see :func:`personalization.distance_to_population`."""
+    pool = Pool.of(samples, weighting, seed)
+    kind = kind.fitted(pool.rows[pool.shuffle[:2048]])
+    own = [thinned(x, kind.max_samples, seed + k) for k, x in enumerate(samples)]
+    others = [pool.others(k, kind.reference_size) for k in range(len(samples))]
+    measured = _measure(kind, own, others)
+    squared = torch.where(measured.squared > rounding(samples), measured.squared, 0.0)
+    used = torch.tensor([[len(x), len(y)] for x, y in zip(own, others, strict=True)], dtype=torch.float64)
+    size = used.prod(1) / used.sum(1)
+    null = _permutation_null(kind, pool, used[:, 0], draws or kind.draws)
+    mean, std, skew = (x.to(squared.device) for x in null.at(size))
+    n = torch.tensor([len(x) for x in samples], device=squared.device)
+    measured = Measured(squared, measured.variance, measured.converged)
+    return judge(measured, mean, std, skew, n, gate=gate, dtype=samples[0].dtype)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All clients' rows, and how a population is drawn from them.
+
+    Attributes:
+        rows: ``(N, F)``.
+        owner: whose each row is, ``(N,)``.
+        chance: of each client in the population, ``(clients,)``.
+        shuffle: a seeded order of all rows, ``(N,)``.
+        seed: of every draw.
+        by_rows: whether every row counts the same, so that draws need no replacement.
+    """
+
+    rows: Tensor
+    owner: Tensor
+    chance: Tensor
+    shuffle: Tensor
+    seed: int
+    by_rows: bool
+
+    @classmethod
+    def of(cls, samples: Sequence[Tensor], weighting: Weighting, seed: int) -> Pool:
+        """The pool of these clients' samples.
+
+        Raises:
+            ValueError: unknown weighting.
+        """
+        n = torch.tensor([len(x) for x in samples])
+        chance = client_weights(n.double(), weighting)
+        owner = torch.arange(len(samples)).repeat_interleave(n)
+        shuffle = torch.randperm(int(n.sum()), generator=torch.Generator().manual_seed(seed))
+        return cls(
+            torch.cat(list(samples)), owner, chance / chance.sum(), shuffle, seed, weighting == "samples"
+        )
+
+    def others(self, client: int, size: int) -> Tensor:
+        """Up to ``size`` rows of the other clients, ``(m, F)``: a stretch of the shuffle, from a place of its own."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + client)
+        total, own = len(self.rows), int((self.owner == client).sum())
+        size = min(size, total - own)
+        if not self.by_rows:
+            chance = self.chance.clone()
+            chance[client] = 0
+            return self.rows[self._by_client(chance, (size,), generator)]
+        start = int(torch.randint(total, (1,), generator=generator))
+        stretch = self.shuffle[(start + torch.arange(min(total, size + own))) % total]
+        return self.rows[stretch[self.owner[stretch] != client][:size]]
+
+    def halves(self, n: int, m: int, draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """``draws`` pairs of disjoint samples of the pool, ``(draws, n, F)`` and ``(draws, m, F)``."""
+        if self.by_rows:
+            some = self.shuffle[: max(_POOL_ROWS, 4 * (n + m))]
+            index = torch.stack(
+                [some[torch.randperm(len(some), generator=generator)[: n + m]] for _ in range(draws)]
+            )
+        else:
+            index = self._by_client(self.chance, (draws, n + m), generator)
+        return self.rows[index[:, :n]], self.rows[index[:, n:]]
+
+    def _by_client(self, chance: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Rows drawn with replacement: first a client, then one of its rows."""
+        flat = int(torch.Size(shape).numel())
+        clients = torch.multinomial(chance, flat, replacement=True, generator=generator)
+        counts = torch.bincount(self.owner, minlength=len(chance))
+        within = (torch.rand(flat, generator=generator, dtype=torch.float64) * counts[clients]).long()
+        return (counts.cumsum(0) - counts)[clients].add(within).reshape(shape)
+
+
+def thinned(x: Tensor, limit: int, seed: int) -> Tensor:
+    """At most ``limit`` rows of ``x``, a seeded draw without replacement where there are more."""
+    if len(x) <= limit:
+        return x
+    keep = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:limit]
+    return x[keep.to(x.device)]
+
+
+def alike(pairs: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
+    """Positions of pairs of samples of like sizes ``(n, m)``, in batches that bound the cost matrices' memory."""
+    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for k, sizes in enumerate(pairs):
+        groups[sizes].append(k)
+    for (n, m), members in groups.items():
+        step = max(1, _BATCH_PAIRS // max(n, m) ** 2)
+        for start in range(0, len(members), step):
+            yield members[start : start + step]
+
+
+def _measure(kind: SampleDistance, own: Sequence[Tensor], others: Sequence[Tensor]) -> Measured:
+    squared = wide(own[0]).new_zeros(len(own))
+    variance, converged = torch.zeros_like(squared), torch.ones_like(squared, dtype=torch.bool)
+    for who in alike([(len(x), len(y)) for x, y in zip(own, others, strict=True)]):
+        x, y = torch.stack([own[k] for k in who]), torch.stack([others[k] for k in who])
+        value, done = kind.between(x, y)
+        squared[who], converged[who] = wide(value).square(), done
+        variance[who] = wide(kind.linear_variance(x, y))
+    return Measured(squared, variance, converged)
+
+
+def _permutation_null(kind: SampleDistance, pool: Pool, used: Tensor, draws: int) -> Null:
+    if draws < 2:
+        raise ValueError(f"draws={draws}: a null needs at least two draws, some dozens to be of use.")
+    generator = torch.Generator().manual_seed(pool.seed)
+    sizes, scaled = [], []
+    for n in size_grid(float(used.min()), float(used.max()), points=_GRID):
+        m = min(kind.reference_size, len(pool.rows) - n)
+        step = max(1, _BATCH_PAIRS // max(n, m) ** 2)
+        parts = []
+        for start in range(0, draws, step):
+            value, _ = kind.between(*pool.halves(n, m, min(step, draws - start), generator))
+            parts.append(wide(value).square().cpu())
+        sizes.append(n * m / (n + m))
+        scaled.append(sizes[-1] * torch.cat(parts))
+    order = torch.tensor(sizes, dtype=torch.float64)
+    rank = order.argsort()
+    return null_of(order[rank], torch.stack(scaled)[rank])

@@ -1,0 +1,156 @@
+"""Distances that compare two samples directly: more than means of statistics can say, at the price of the samples.
+
+Where :class:`personalization.DistanceKind` needs only sums to cross the wire, these need both samples in one place:
+they serve analyses in one process, simulations, and the comparison of what is public.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from .numeric import wide
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleDistance(ABC):
+    """A distance between two samples. Final classes are frozen dataclasses whose fields are their options.
+
+    Args:
+        reference_size: rows of the other clients that stand for the population, at most.
+        max_samples: rows of a client that are compared, at most; more are thinned by a seeded draw.
+    """
+
+    reference_size: int = 512
+    max_samples: int = 512
+
+    labels: ClassVar[int] = 0
+    """Trailing columns that hold class numbers; standardising leaves them alone."""
+    draws: ClassVar[int] = 64
+    """Draws of the null per size, where the caller asks for no other number."""
+
+    def __post_init__(self) -> None:
+        problems = self.problems()
+        if problems:
+            raise ValueError(f"{type(self).__name__}: {'; '.join(problems)}.")
+
+    def problems(self) -> list[str]:
+        """What is wrong with the options, all of it; extended by the final classes."""
+        sizes = ("reference_size", "max_samples")
+        return [f"{x}={getattr(self, x)} must be at least 2" for x in sizes if not getattr(self, x) >= 2]
+
+    @abstractmethod
+    def between(
+        self, x: Tensor, y: Tensor, x_weights: Tensor | None = None, y_weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Compare two samples, or two batches of samples.
+
+        Args:
+            x: shape ``(..., n, F)``, finite.
+            y: shape ``(..., m, F)``; leading axes broadcast against those of ``x``.
+            x_weights: of the rows, non-negative, shape ``(..., n)``; normalised to sum to one. Equal where not
+                given; a row of weight 0 (padding) counts for nothing.
+            y_weights: likewise, ``(..., m)``.
+
+        Returns:
+            The distance ``(...)`` in the dtype of ``x``, never NaN, and whether the solver converged, bool ``(...)``.
+
+        Raises:
+            ValueError: samples or weights that cannot be compared, see :func:`check_samples`.
+        """
+
+    def fitted(self, pool: Tensor) -> Self:
+        """The distance with every constant it takes from data (a bandwidth) taken from these rows ``(N, F)``.
+
+        Distances to a population and between all pairs share the constants of the pool; else they would not compare.
+        """
+        del pool
+        return self
+
+    def linear_variance(self, x: Tensor, y: Tensor) -> Tensor:
+        """Variance ``(...)`` of the squared distance to first order in the samples x: that of its influence function.
+
+        The influence is the derivative by the rows' weights: dual potentials for transport, witness functions for
+        kernels.
+        """
+        n = x.shape[-2]
+        with torch.enable_grad():
+            weights = torch.full(x.shape[:-1], 1 / n, dtype=torch.float64, device=x.device)
+            value, _ = self.between(x.detach(), y.detach(), weights.requires_grad_())
+            (influence,) = torch.autograd.grad(value.square().sum(), weights)
+        return influence.var(-1, correction=0) / n
+
+
+def check_samples(x: Tensor, y: Tensor) -> None:
+    """Refuse anything but two finite floating batches ``(..., rows, F)`` with one F and at least one row each.
+
+    Raises:
+        ValueError: names the sample at fault, the value received, and what to do.
+    """
+    for name, z in (("x", x), ("y", y)):
+        if not z.is_floating_point():
+            raise ValueError(f"{name} is of type {z.dtype}; convert it to a floating-point tensor.")
+        if z.ndim < 2 or z.shape[-2] == 0 or z.shape[-1] == 0:
+            raise ValueError(
+                f"{name} has shape {tuple(z.shape)}; give (..., samples, features), neither empty."
+            )
+        if not torch.isfinite(z).all():
+            bad = int((~torch.isfinite(z)).sum())
+            raise ValueError(f"{name} has {bad} NaN or infinite value(s); drop or fill such rows beforehand.")
+    if x.shape[-1] != y.shape[-1]:
+        raise ValueError(
+            f"x has {x.shape[-1]} features, y {y.shape[-1]}; both must describe their samples by the same features."
+        )
+
+
+def unit_weights(x: Tensor, weights: Tensor | None, name: str = "x") -> Tensor:
+    """Weights of the rows of ``x``, summing to one over the last axis, float64, shape ``(..., n)``.
+
+    Args:
+        x: shape ``(..., n, F)``.
+        weights: non-negative and finite, broadcasting to ``(..., n)``; equal weights otherwise.
+        name: of the sample, for messages.
+
+    Raises:
+        ValueError: weights of another shape, negative, not finite, or all zero.
+    """
+    shape = x.shape[:-1]
+    if weights is None:
+        return wide(x.new_zeros(())).new_full(shape, 1 / shape[-1])
+    if weights.shape[-1:] != shape[-1:] or weights.ndim > len(shape):
+        raise ValueError(
+            f"{name}_weights has shape {tuple(weights.shape)}; give one per row, {tuple(shape)}."
+        )
+    full = wide(weights).expand(shape)
+    if not bool(torch.isfinite(full).all()) or bool((full < 0).any()):
+        raise ValueError(
+            f"{name}_weights has negative, NaN or infinite entries; give finite ones, at least 0."
+        )
+    total = full.sum(-1, keepdim=True)
+    if not bool((total > 0).all()):
+        raise ValueError(f"{name}_weights are all zero; at least one row of every sample must count.")
+    return full / total
+
+
+def prepared(
+    x: Tensor, y: Tensor, x_weights: Tensor | None, y_weights: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Checked samples and unit weights in float64: ``x, y, x_weights, y_weights``.
+
+    Raises:
+        ValueError: see :func:`check_samples` and :func:`unit_weights`.
+    """
+    check_samples(x, y)
+    return wide(x), wide(y), unit_weights(x, x_weights, "x"), unit_weights(y, y_weights, "y")
+
+
+def broadcast_batch(*tensors: Tensor, keep: int) -> tuple[torch.Size, list[Tensor]]:
+    """Give tensors common leading axes and flatten these to one; the last ``keep`` axes stay as they are."""
+    batch = torch.broadcast_shapes(*(x.shape[: x.ndim - keep] for x in tensors))
+    return batch, [
+        x.expand(*batch, *x.shape[x.ndim - keep :]).reshape(-1, *x.shape[x.ndim - keep :]) for x in tensors
+    ]
