@@ -2,7 +2,19 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .algorithms import ALGORITHMS, APFL, Algorithm, Ditto, FedAdam, FedAvg, FedProx, FineTune, Local
+from .algorithms import (
+    ALGORITHMS,
+    APFL,
+    Algorithm,
+    BestOf,
+    Ditto,
+    FedAdam,
+    FedAvg,
+    FedProx,
+    FineTune,
+    Local,
+    TunedDitto,
+)
 from .errors import DivergedError, PersoflError
 from .federation import Federation, RoundConfig, RoundParts, build_federation
 from .heterogeneity import Heterogeneity, heterogeneity
@@ -24,6 +36,7 @@ __all__ = [
     "MODELS",
     "AbsoluteError",
     "Algorithm",
+    "BestOf",
     "CrossEntropy",
     "DistanceConfig",
     "Ditto",
@@ -44,6 +57,7 @@ __all__ = [
     "RoundReport",
     "Shape",
     "SquaredError",
+    "TunedDitto",
     "build_federation",
     "build_model",
     "heterogeneity",

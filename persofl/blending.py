@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -60,22 +62,38 @@ class Blended(nn.Module):
 
 def _errors(federation: Federation, experts: tuple[Tensor, Tensor], clients: Tensor) -> tuple[Tensor, Tensor]:
     """Validation errors by half and weight, ``(clients, 2, weights)``, and examples ``(clients, 2)``."""
-    oracle, floats = federation.oracle, federation.task.floats
-    errors = torch.zeros(len(clients), 2, len(GRID), dtype=torch.float64)
+
+    def outputs(sight: Sight) -> Iterator[Tensor]:
+        first, second = (federation.oracle.predict(rows[sight.places], sight.x) for rows in experts)
+        return (torch.lerp(first, second, weight) for weight in GRID.tolist())
+
+    return validation_errors(federation, clients, outputs, len(GRID))
+
+
+def validation_errors(
+    federation: Federation, clients: Tensor, outputs: Callable[[Sight], Iterator[Tensor]], options: int
+) -> tuple[Tensor, Tensor]:
+    """What each of several options of every client is worth on either half of its validation span.
+
+    Args:
+        federation: the population.
+        clients: ``(clients,)`` indices.
+        outputs: gives every option's outputs for a block of examples, one after the other.
+        options: how many.
+
+    Returns:
+        Sums of absolute errors of the scaled point forecast, or of losses where targets are classes,
+        ``(clients, 2, options)``; and examples ``(clients, 2)``.
+    """
+    loss, floats = federation.oracle.loss, federation.task.floats
+    errors = torch.zeros(len(clients), 2, options, dtype=torch.float64)
     examples = torch.zeros(len(clients), 2, dtype=torch.float64)
-    judge = Judge(federation.data, federation.task, oracle.loss, "validation")
-    for sight in judge.sights(clients):
-        first, second = (oracle.predict(rows[sight.places], sight.x) for rows in experts)
+    for sight in Judge(federation.data, federation.task, loss, "validation").sights(clients):
         half = halves(sight.ranks, sight.counts)
         place = sight.places.unsqueeze(1).expand_as(half)
         examples.index_put_((place, half), sight.valid.double(), accumulate=True)
-        for number, weight in enumerate(GRID.tolist()):
-            output = torch.lerp(first, second, weight)
-            error = (
-                (oracle.loss.point(output) - sight.y).abs().mean(-1)
-                if floats
-                else oracle.loss(output, sight.y)
-            )
+        for number, output in enumerate(outputs(sight)):
+            error = (loss.point(output) - sight.y).abs().mean(-1) if floats else loss(output, sight.y)
             errors[..., number].index_put_((place, half), (error * sight.valid).double(), accumulate=True)
     return errors, examples
 

@@ -1,7 +1,7 @@
 """Distances that are given instead of measured: the controls that a measured one has to beat.
 
-``size`` steers by a client's number of training examples alone: ``u = n_k / median(n)``, so that, as with a distance, a larger
-u means a client that can do with more of its own. ``attribute:NAME`` takes u from what is known of a client, such as
+``size`` steers by a client's number of training examples alone: ``u = n_k / median(n)``, so that, as with a distance, a
+larger u means a client that can do with more of its own. ``attribute:NAME`` takes u from what is known of a client, such as
 ``attribute:true_distance`` of the simulators, the oracle: ``u = value / median(value)``.
 """
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .algorithms import Rows
 from .blending import blend_weights, blended
+from .choosing import choices, chosen_rows
 from .data import Stream
 from .federation import Federation
 from .judge import Judge, Sight, buckets
@@ -23,21 +24,23 @@ __all__ = [
     "evaluate",
     "evaluate_clients",
     "population_metrics",
+    "weighed",
 ]
 
 
 def client_rows(federation: Federation, server: Tensor, clients: Tensor, round_: int = 0) -> Tensor:
-    """The rows that clients predict with, ``(clients, parameters)``; of several, the last, which is the most their own.
+    """The rows that clients predict with, ``(clients, parameters)``, chosen on validation spans where the method says so.
 
-    See :func:`client_experts`.
+    Of several whose predictions are blended the last, which is the most their own; see :func:`client_experts`.
     """
-    return client_experts(federation, server, clients, round_)[-1]
+    experts = client_experts(federation, server, clients, round_)
+    return (weighed(federation, experts, clients, "test")[0] if federation.algorithm.chooses else experts)[-1]
 
 
 def client_experts(
     federation: Federation, server: Tensor, clients: Tensor, round_: int = 0
 ) -> tuple[Tensor, ...]:
-    """The models whose predictions each client blends, adapted where the method says so; for most methods one.
+    """The models that each client blends or chooses from, adapted where the method says so; for most methods one.
 
     Args:
         federation: the population and its method; not changed.
@@ -72,23 +75,47 @@ def evaluate_clients(
 
     Args:
         federation: the population; not changed.
-        experts: the clients' models, ``(clients, parameters)``, or the two whose predictions they blend.
+        experts: the clients' models, ``(clients, parameters)``, or those whose predictions they blend or choose from.
         clients: ``(clients,)`` indices.
         span: ``"validation"`` or ``"test"``.
     """
     oracle = federation.oracle
     judge = Judge(federation.data, federation.task, oracle.loss, span)
     rows = (experts,) if isinstance(experts, Tensor) else experts
+    rows, weights = weighed(federation, rows, clients, span)
     if len(rows) == 1:
         return judge(clients, lambda places, x: oracle.predict(rows[0][places], x))
-    first, second = rows
-    weights = blend_weights(federation, (first, second), clients, federation.personaliser.plan(clients), span)
 
     def predict(sight: Sight) -> Tensor:
-        outputs = [oracle.predict(expert[sight.places], sight.x) for expert in (first, second)]
+        outputs = [oracle.predict(expert[sight.places], sight.x) for expert in rows]
         return blended(outputs[0], outputs[1], weights, sight)
 
     return judge.of_sights(clients, predict)
+
+
+def weighed(
+    federation: Federation, rows: tuple[Tensor, ...], clients: Tensor, span: str
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """What each client predicts a span with: one model, or two and the weight of the second.
+
+    Args:
+        federation: the population; not changed.
+        rows: of the models that it blends or chooses from, see :func:`client_experts`.
+        clients: ``(clients,)`` indices.
+        span: that is about to be predicted.
+
+    Returns:
+        Rows ``(clients, parameters)`` of one model or two, and the weight in either half of the span, ``(clients, 2)``.
+    """
+    if len(rows) == 1:
+        return rows, torch.zeros(len(clients), 2)
+    if not federation.algorithm.chooses:
+        plan = federation.personaliser.plan(clients)
+        return rows, blend_weights(federation, (rows[0], rows[1]), clients, plan, span)
+    choice = choices(federation, rows, clients, span)
+    first, second = (chosen_rows(rows, choice[:, half]) for half in (0, 1))
+    own = torch.tensor([0.0, 1.0]).expand(len(clients), 2)
+    return ((first,) if torch.equal(first, second) else (first, second)), own
 
 
 def evaluate(federation: Federation, server: Tensor, span: str, round_: int = 0) -> dict[str, Tensor]:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from .algorithms import Algorithm
-from .blending import Blended, blend_weights
+from .blending import Blended
 from .errors import PersoflError
-from .evaluation import client_experts, evaluate_clients, population_metrics
+from .evaluation import client_experts, evaluate_clients, population_metrics, weighed
 from .federation import Federation, RoundConfig, RoundParts, build_federation
 from .losses import Loss
 from .method import Method, as_method, method_params
@@ -224,12 +224,11 @@ class FederatedModule(pl.LightningModule):
         index = self._index(client)
         federation, alone = self.federation, torch.tensor([index])
         experts = client_experts(federation, self.server.detach(), alone, int(self.rounds))
+        experts, weights = weighed(federation, experts, alone, "test")
         oracle = federation.oracle
         models = [oracle.layout.load(copy.deepcopy(oracle.module), rows[0]).eval() for rows in experts]
         if len(models) == 1:
             return models[0]
-        plan = federation.personaliser.plan(alone)
-        weights = blend_weights(federation, (experts[0], experts[1]), alone, plan, "test")
         return Blended(models[0], models[1], float(weights[0, 0])).eval()
 
     def _index(self, client: str | int) -> int:

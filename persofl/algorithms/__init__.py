@@ -2,6 +2,7 @@
 
 from .apfl import APFL
 from .base import ALGORITHMS, Algorithm, LocalStep, Phase, Rows, register_algorithm
+from .best_of import BestOf
 from .blend import Blend
 from .ditto import Ditto
 from .fedadam import FedAdam
@@ -9,11 +10,13 @@ from .fedavg import FedAvg
 from .fedprox import FedProx
 from .finetune import FineTune
 from .local import Local
+from .tuned_ditto import TunedDitto
 
 __all__ = [
     "ALGORITHMS",
     "APFL",
     "Algorithm",
+    "BestOf",
     "Blend",
     "Ditto",
     "FedAdam",
@@ -24,5 +27,6 @@ __all__ = [
     "LocalStep",
     "Phase",
     "Rows",
+    "TunedDitto",
     "register_algorithm",
 ]

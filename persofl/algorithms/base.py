@@ -68,6 +68,7 @@ class Algorithm(ABC):
     name: ClassVar[str] = ""
     knobs: ClassVar[frozenset[str]] = frozenset({"lr", "local_steps", "weight"})
     federated: ClassVar[bool] = True
+    chooses: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         problems = [
@@ -130,7 +131,10 @@ class Algorithm(ABC):
         return anchor
 
     def experts(self, anchor: Tensor, state: Rows, plan: Plan) -> tuple[Tensor, ...]:
-        """The models whose predictions a client blends: the predictor's for most, else the population's and its own."""
+        """The models whose predictions a client blends: the predictor's for most, else the population's and its own.
+
+        Where an algorithm ``chooses``, the models that it predicts with one of, the safest first.
+        """
         return (self.predictor(anchor, state, plan),)
 
     def server_optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:

@@ -21,8 +21,7 @@ from persofl import (
     parse_method,
     run_round,
 )
-from persofl.blending import blend_weights
-from persofl.evaluation import client_experts
+from persofl.evaluation import client_experts, weighed
 from personalization import Distances
 
 SPEC = WindowSpec(lookback=24, horizon=6, validation_stride=2)
@@ -165,12 +164,9 @@ def run():
             servers.append(parameter.detach().clone())
         everyone = torch.arange(len(federation.data))
         experts = client_experts(federation, parameter.detach(), everyone, count)
-        predictors = experts[-1]
-        if len(experts) > 1:  # a fingerprint of the blend, not a model
-            plan = federation.personaliser.plan(everyone)
-            predictors = torch.lerp(
-                *experts, blend_weights(federation, experts, everyone, plan, "test")[:, :1]
-            )
+        experts, weights = weighed(federation, experts, everyone, "test")
+        # of two, a fingerprint of the blend, not a model
+        predictors = experts[0] if len(experts) == 1 else torch.lerp(*experts, weights[:, :1])
         return Outcome(servers, federation.store.state_dict(), losses, predictors)
 
     return rounds

@@ -13,7 +13,9 @@ from personalization import MODULATORS, build_modulator
 
 SETTINGS = {  # where the defaults would make a test slow or blind
     "fedprox": {"prox": 2.0},
+    "best_of": {"personal_steps": 3},
     "blend": {"personal_steps": 3},
+    "tuned_ditto": {"personal_steps": 3, "grid": (2.0, 0.2)},
     "ditto": {"prox": 2.0, "personal_steps": 3},
     "finetune": {"personal_steps": 3, "mix": 0.7},
     "fedadam": {"server_lr": 0.05},
@@ -149,10 +151,14 @@ def test_fedadam_steps_by_its_rate_at_most(federate, run):
     assert ((outcome.server - outcome.servers[0]).abs() <= 0.05 * (1 + 1e-5)).all()
 
 
-@pytest.mark.parametrize("name", ["fedavg", "apfl", "ditto", "finetune", "fedprox"])
+@pytest.mark.parametrize("name", ["fedavg", "apfl", "best_of", "ditto", "finetune", "fedprox", "tuned_ditto"])
 def test_a_population_of_one_trains_alone(name, hermit, federate, run):
     knobs = {"fedprox": {"prox": 0.0}, "ditto": {"prox": 0.0, "personal_steps": 4}}.get(name, {})
     knobs = {"finetune": {"personal_steps": 0}, "apfl": {"mix": 1.0, "adaptive": False}}.get(name, knobs)
+    knobs = {
+        "best_of": {"personal_steps": 4},
+        "tuned_ditto": {"grid": (0.0,), "personal_steps": 4},
+    }.get(name, knobs)
     size = int(hermit.count("train")[0])
     federated = run(federate(ALGORITHMS[name](local_steps=4, **knobs), hermit, batch_size=size), 3)
     alone = run(federate(Local(local_steps=4), hermit, batch_size=size), 3)

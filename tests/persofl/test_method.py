@@ -115,7 +115,7 @@ def test_mistakes_name_what_was_meant(name, params, message):
 
 @pytest.mark.parametrize(
     ("name", "able"),
-    [("fedavg+prox_by_distance", "ditto, fedprox"), ("local+weight_by_distance", "apfl, blend, ditto")],
+    [("fedavg+prox_by_distance", "ditto, fedprox"), ("local+weight_by_distance", "apfl, best_of, blend")],
 )
 def test_a_knob_the_algorithm_lacks_is_named_with_those_that_have_it(name, able):
     with pytest.raises(
