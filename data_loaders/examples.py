@@ -1,7 +1,7 @@
 """Labelled examples, split and scaled: what a classifier or a regression trains on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import DataError
-from .moments import guarded, moments_of, pooled
+from .moments import Moments, guarded, moments_of, pooled
 from .samples import ClientSamples
 from .series import Dropped, count_reasons
 from .spec import SPANS, SampleSpec, Span
@@ -68,6 +68,8 @@ class ClientExamples:
         std: ``(clients, channels)`` they are divided by, > 0 always: 1 for a constant channel.
         target_mean: ``(clients, outputs)`` of float targets; no column for classes.
         target_std: likewise, > 0 always.
+        common: mean and std ``(2, channels + outputs)`` of inputs and float targets over all clients that take part, the
+            scale of :meth:`inputs` and :meth:`features`.
     """
 
     samples: ClientSamples
@@ -77,6 +79,7 @@ class ClientExamples:
     std: Tensor
     target_mean: Tensor
     target_std: Tensor
+    common: Tensor
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -157,21 +160,39 @@ class ClientExamples:
         return y * self.target_std[clients].view(shape) + self.target_mean[clients].view(shape)
 
     def features(self, client: int) -> Tensor:
-        """Return a client's scaled training inputs as feature vectors for distances, ``(n, F)``.
+        """Return what distances compare: a client's training :meth:`inputs` and float targets side by side, ``(n, F)``."""
+        x = self.inputs(client)
+        if self.classes:
+            return x
+        first = self.samples.inputs.shape[2]
+        y = self.samples.targets.index_select(0, self._training(client))
+        return torch.cat([x, (y - self.common[0, first:]) / self.common[1, first:]], 1)
 
+    def inputs(self, client: int) -> Tensor:
+        """Return a client's training inputs as feature vectors, ``(n, F)``.
+
+        On the population's scale whatever the training's: on a scale of its own, no client lies far from the others.
         Inputs of at most 64 values are flattened; of longer ones each channel's mean and standard deviation over the
         steps are taken, since distances need few features beside the samples of a client.
         """
-        base = self.spans["train"].base
-        x, _ = self.gather(self.spans["train"].rows[int(base[client]) : int(base[client + 1])])
+        x, channels = (
+            self.samples.inputs.index_select(0, self._training(client)),
+            self.samples.inputs.shape[2],
+        )
+        x.sub_(self.common[0, :channels]).div_(self.common[1, :channels])
         if x[0].numel() <= _PLAIN_FEATURES or x.shape[1] == 1:
             return x.flatten(1)
         std, mean = torch.std_mean(x, dim=1, correction=0)
         return torch.cat([mean, std], 1)
 
+    def _training(self, client: int) -> Tensor:
+        """Return the rows of a client's training samples, ``(n,)``."""
+        span = self.spans["train"]
+        return span.rows[int(span.base[client]) : int(span.base[client + 1])]
+
     def to(self, device: torch.device | str) -> "ClientExamples":
         """Return the same examples with buffers, scales and rows on another device."""
-        names = ("mean", "std", "target_mean", "target_std")
+        names = ("mean", "std", "target_mean", "target_std", "common")
         moved = {name: getattr(self, name).to(device) for name in names}
         samples = replace(self.samples.to(device), offsets=self.samples.offsets.to(device))
         spans = {span: rows.to(device) for span, rows in self.spans.items()}
@@ -201,10 +222,11 @@ def make_examples(samples: ClientSamples, spec: SampleSpec) -> ClientExamples:
     )
     spans = _spans(samples, which)
     seen = _seen(samples)
-    mean, std = _scales(samples.inputs, spans["train"], spec.scale, seen)
+    mean, std, common = _scales(samples.inputs, spans["train"], spec.scale, seen)
     targets = samples.targets.unsqueeze(1) if not samples.classes else samples.inputs[:, :1, :0]
-    target_mean, target_std = _scales(targets, spans["train"], spec.scale, seen)
-    return ClientExamples(samples, spec, spans, mean, std, target_mean, target_std)
+    target_mean, target_std, common_target = _scales(targets, spans["train"], spec.scale, seen)
+    both = torch.cat([common, common_target], 1)
+    return ClientExamples(samples, spec, spans, mean, std, target_mean, target_std, both)
 
 
 def _spans(samples: ClientSamples, which: Tensor) -> dict[Span, SpanRows]:
@@ -231,18 +253,23 @@ def _seen(samples: ClientSamples) -> Tensor:
     return torch.from_numpy(seen if seen.any() else ~seen).nonzero()[:, 0]
 
 
-def _scales(values: Tensor, training: SpanRows, scale: str, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and guarded std ``(clients, channels)`` of ``values`` ``(samples, steps, channels)``."""
+def _scales(values: Tensor, training: SpanRows, scale: str, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean and guarded std ``(clients, channels)`` of ``values`` ``(samples, steps, channels)``.
+
+    The third are mean and std ``(2, channels)`` over the clients that take part.
+    """
     clients, channels = len(training.base) - 1, values.shape[2]
-    if scale == "none" or channels == 0:
-        return torch.zeros(clients, channels), torch.ones(clients, channels)
+    if channels == 0:
+        return torch.zeros(clients, 0), torch.ones(clients, 0), torch.zeros(2, 0)
     bounds = training.base.tolist()
-    rows = [training.rows[low:high] for low, high in pairwise(bounds)]
-    if scale == "population":
-        rows = [rows[client] for client in seen.tolist()]
-    moments = moments_of(values, rows)
-    mean, std = guarded(pooled(moments) if scale == "population" else moments)
-    return mean.float().expand(clients, -1), std.float().expand(clients, -1)
+    moments = moments_of(values, [training.rows[low:high] for low, high in pairwise(bounds)])
+    taking_part = Moments(*(getattr(moments, item.name)[seen] for item in fields(Moments)))
+    common_mean, common_std = guarded(pooled(taking_part))
+    common = torch.cat([common_mean, common_std]).float()
+    if scale == "none":
+        return torch.zeros(clients, channels), torch.ones(clients, channels), common
+    mean, std = (common_mean, common_std) if scale == "population" else guarded(moments)
+    return mean.float().expand(clients, -1), std.float().expand(clients, -1), common
 
 
 def _enough(samples: ClientSamples, spec: SampleSpec, which: Tensor) -> tuple[list[int], tuple[Dropped, ...]]:

@@ -177,7 +177,9 @@ def _class_counts(data: ClientData, classes: int) -> np.ndarray:
 
 
 def _features(data: Any) -> list[Tensor] | None:
-    """What the data compare clients by: their own features, daily profiles where every client has two; else None."""
+    """What the data compare clients by: their inputs or features, daily profiles where every client has two; else None."""
+    if hasattr(data, "inputs"):
+        return [data.inputs(client) for client in range(len(data))]
     if hasattr(data, "features"):
         return [data.features(client) for client in range(len(data))]
     days = getattr(data, "days", None)

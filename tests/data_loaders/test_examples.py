@@ -246,6 +246,20 @@ def test_features_are_the_inputs_or_their_moments_over_time():
     assert vector.features(0).shape == (18, 99)
 
 
+@pytest.mark.parametrize("scale", ["population", "client", "none"])
+def test_features_keep_what_tells_clients_apart_on_any_scale(scale):
+    samples = make_samples([30, 30, 40], 0)
+    samples.inputs[30:60] += 5.0
+    data, common = (make_examples(samples, SampleSpec(scale=kind)) for kind in (scale, "population"))
+    for client in range(3):
+        assert torch.equal(data.features(client), common.features(client))
+        x, y = common.gather(rows_of(common, "train", client))
+        torch.testing.assert_close(
+            data.features(client), torch.cat([x.flatten(1), y], 1), rtol=1e-4, atol=1e-5
+        )
+    assert data.features(1)[:, 0].mean() - data.features(0)[:, 0].mean() > 1
+
+
 def test_short_clients_are_dropped_with_the_reason():
     data = make_examples(make_samples([20, 2, 30]), SampleSpec(min_samples=3, **DROP))
     assert data.clients == ("speaker 0", "speaker 2")
