@@ -34,6 +34,7 @@ from .modulators import (
     modulator_name,
     register_modulator,
 )
+from .pairwise import Pairwise, pairwise_distances, pairwise_of_statistics
 from .population import client_statistics, distance_to_population
 from .proximal import BayesProx, ExponentialProx, InverseProx
 from .reference import Summary, combine, summarise
@@ -65,6 +66,7 @@ __all__ = [
     "MixtureDistance",
     "Modulator",
     "Null",
+    "Pairwise",
     "PersonalWork",
     "RectifiedWeight",
     "SampleDistance",
@@ -90,6 +92,8 @@ __all__ = [
     "midpoint_levels",
     "modulator_name",
     "moments",
+    "pairwise_distances",
+    "pairwise_of_statistics",
     "pairwise_sliced_wasserstein",
     "quantile_sketch",
     "quantile_sketches",

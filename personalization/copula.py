@@ -37,6 +37,34 @@ def tail_index(samples: Tensor) -> Tensor:
     return ((norms.square().mean(-1) - gaussian) / safe).clamp(0, _MAX_TAIL)
 
 
+def feature_tails(samples: Tensor) -> Tensor:
+    """Variance of the scale that would give each feature its kurtosis, unbiased for a Gaussian; ``(..., F)``.
+
+    Not clipped, so that the clients' noise averages out; 0 for a constant feature.
+    """
+    n = samples.shape[-2]
+    squares = (samples - samples.mean(-2, keepdim=True)).square()
+    second = squares.mean(-2)
+    kurtosis = squares.square().mean(-2) / torch.where(second > 0, second, 1.0).square()
+    return torch.where(second > 0, (kurtosis - 3 * (n - 1) / (n + 1)) / 3, 0.0)
+
+
+def feature_scales(
+    tails: Tensor, common: Tensor, shape: tuple[int, ...], generator: torch.Generator
+) -> Tensor:
+    """Scales of each feature's own on top of :func:`common_scales`, so that kurtosis is the feature's; ``(*shape, F)``.
+
+    Args:
+        tails: from :func:`feature_tails`, ``(F,)``.
+        common: the tail of the scale they share.
+        shape: of the draws.
+        generator: on the CPU.
+    """
+    own = ((1 + tails.clamp(0, _MAX_TAIL)) / (1 + common) - 1).clamp_min(0).cpu().float()
+    spread = torch.log1p(own).sqrt()
+    return torch.exp((spread * torch.randn(*shape, len(own), generator=generator) - spread**2 / 2) / 2)
+
+
 def common_scales(tail: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Square roots of log-normal scales with mean 1 and variance ``tail``; drawn on the CPU in float32."""
     spread = float(torch.log1p(tail)) ** 0.5

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from .copula import common_scales, tail_index
+from .copula import common_scales, feature_scales, feature_tails, tail_index
 from .kind import DistanceKind, Statistics, register_distance
 from .numeric import pairwise_squared, safe_root, wide
 
@@ -120,8 +120,9 @@ class GaussianDistance(DistanceKind):
     diagonal: bool = False
 
     def statistics(self, samples: Tensor) -> Statistics:
-        """Mean ``(..., F)``, covariance ``(..., F, F)`` and tail ``(...)`` of samples ``(..., n, F)``."""
-        return law_statistics(samples)
+        """Mean ``(..., F)``, covariance ``(..., F, F)`` and tail ``(...)`` of samples; ``tails (..., F)`` if diagonal."""
+        own = law_statistics(samples)
+        return {**own, "tails": feature_tails(wide(samples))} if self.diagonal else own
 
     def squared(self, own: Statistics, reference: Statistics) -> Tensor:
         """Squared distance ``(...)``, in squared units of the features."""
@@ -155,7 +156,10 @@ class GaussianDistance(DistanceKind):
         mean, tail = reference["mean"], reference["tail"]
         normal = torch.randn(draws, n, len(mean), generator=generator)
         scaled = wide((normal * common_scales(tail, (draws, n, 1), generator)).to(mean.device))
-        drawn, cov = moments(scaled @ matrix_root(reference["cov"]) + mean)
+        samples = scaled @ matrix_root(reference["cov"])
+        if self.diagonal:  # whose null hangs on every feature's kurtosis, not on the norm's
+            samples = samples * feature_scales(reference["tails"], tail, (draws, n), generator).to(samples)
+        drawn, cov = moments(samples + mean)
         return {"mean": drawn, "cov": cov}
 
 

@@ -96,7 +96,9 @@ def pairwise_squared(rows: Tensor, *, block: int = 1024) -> Tensor:
             part = squared[i : i + block, j : j + block]
             torch.mm(rows[i : i + block], rows[j : j + block].T, out=part)
             part.mul_(-2).add_(norms[i : i + block, None]).add_(norms[j : j + block]).clamp_(min=0)
-            if i != j:
+            if i == j:
+                part.copy_((part + part.T) / 2)
+            else:
                 squared[j : j + block, i : i + block] = part.T
     return squared.fill_diagonal_(0)
 

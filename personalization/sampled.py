@@ -44,7 +44,9 @@ def sampled_distances(
     squared = torch.where(measured.squared > rounding(samples), measured.squared, 0.0)
     used = torch.tensor([[len(x), len(y)] for x, y in zip(own, others, strict=True)], dtype=torch.float64)
     size = used.prod(1) / used.sum(1)
-    null = _permutation_null(kind, pool, used[:, 0], draws or kind.draws)
+    grid = size_grid(float(used[:, 0].min()), float(used[:, 0].max()), points=_GRID)
+    sizes = [(n, min(kind.reference_size, len(pool.rows) - n)) for n in grid]
+    null = permutation_null(kind, pool, sizes, kind.draws if draws is None else draws)
     mean, std, skew = (x.to(squared.device) for x in null.at(size))
     n = torch.tensor([len(x) for x in samples], device=squared.device)
     measured = Measured(squared, measured.variance, measured.converged)
@@ -149,20 +151,22 @@ def _measure(kind: SampleDistance, own: Sequence[Tensor], others: Sequence[Tenso
     return Measured(squared, variance, converged)
 
 
-def _permutation_null(kind: SampleDistance, pool: Pool, used: Tensor, draws: int) -> Null:
+def permutation_null(kind: SampleDistance, pool: Pool, sizes: Sequence[tuple[int, int]], draws: int) -> Null:
+    """The null of two disjoint samples of the pool at each pair of sizes ``(n, m)``, over ``n m / (n + m)``.
+
+    Raises:
+        ValueError: fewer than two draws.
+    """
     if draws < 2:
         raise ValueError(f"draws={draws}: a null needs at least two draws, some dozens to be of use.")
     generator = torch.Generator().manual_seed(pool.seed)
-    sizes, scaled = [], []
-    for n in size_grid(float(used.min()), float(used.max()), points=_GRID):
-        m = min(kind.reference_size, len(pool.rows) - n)
+    effective, scaled = [], []
+    for n, m in sorted(sizes, key=lambda pair: pair[0] * pair[1] / sum(pair)):
         step = max(1, _BATCH_PAIRS // max(n, m) ** 2)
         parts = []
         for start in range(0, draws, step):
             value, _ = kind.between(*pool.halves(n, m, min(step, draws - start), generator))
             parts.append(wide(value).square().cpu())
-        sizes.append(n * m / (n + m))
-        scaled.append(sizes[-1] * torch.cat(parts))
-    order = torch.tensor(sizes, dtype=torch.float64)
-    rank = order.argsort()
-    return null_of(order[rank], torch.stack(scaled)[rank])
+        effective.append(n * m / (n + m))
+        scaled.append(effective[-1] * torch.cat(parts))
+    return null_of(torch.tensor(effective, dtype=torch.float64), torch.stack(scaled))

@@ -1,0 +1,223 @@
+"""Distances between all pairs of clients, calibrated at both sample sizes: what graphs and clusters are built from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from .calibration import Null, fit_null, size_grid, z_score
+from .errors import check_features
+from .kind import AnyDistance, DistanceKind, Statistics
+from .numeric import rounding, safe_root, wide
+from .population import build_kind, client_statistics, labels_of, standardised
+from .reference import combine, summarise
+from .sampled import Pool, alike, permutation_null, thinned
+from .samples import SampleDistance
+
+_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Pairwise:
+    """Distances between clients; matrices ``(clients, clients)``, symmetric with a zero diagonal.
+
+    Attributes:
+        value: raw distances, in the units of the features; the larger the fewer samples the two clients have.
+        null_mean: mean squared distance of two clients of those sizes without a difference; 0 where not calibrated.
+        z: ``(value^2 - null_mean) / null_std``; 0 where not calibrated.
+        calibrated: ``sqrt(max(0, value^2 - null_mean))``, 0 where z is below the gate; else ``value``.
+        n: samples of the clients, int64, ``(clients,)``.
+        converged: whether the solver behind ``value`` converged, bool.
+    """
+
+    value: Tensor
+    null_mean: Tensor
+    z: Tensor
+    calibrated: Tensor
+    n: Tensor
+    converged: Tensor
+
+    def __len__(self) -> int:
+        return len(self.n)
+
+    def select(self, index: Tensor | Sequence[int]) -> Pairwise:
+        """The distances among some clients, by positions or a boolean mask."""
+        chosen = torch.as_tensor(index, device=self.n.device)
+        chosen = chosen.nonzero()[:, 0] if chosen.dtype == torch.bool else chosen.long()
+        square = {f.name: getattr(self, f.name)[chosen][:, chosen] for f in fields(self) if f.name != "n"}
+        return Pairwise(n=self.n[chosen], **square)
+
+    def to(self, target: torch.device | str | torch.dtype) -> Pairwise:
+        """The distances on another device or in another floating dtype; ``n`` stays int64 and ``converged`` bool."""
+        if not isinstance(target, torch.dtype):
+            return Pairwise(**{f.name: getattr(self, f.name).to(target) for f in fields(self)})
+        limit = torch.finfo(target).max
+        names = ("value", "null_mean", "z", "calibrated")
+        return replace(self, **{name: getattr(self, name).clamp(-limit, limit).to(target) for name in names})
+
+
+def pairwise_distances(
+    features: Sequence[Tensor],
+    kind: str | AnyDistance = "sliced",
+    *,
+    calibrated: bool = True,
+    seed: int = 0,
+    draws: int | None = None,
+    gate: float = 1.0,
+    standardise: bool = False,
+    names: Sequence[str] | None = None,
+    **options: object,
+) -> Pairwise:
+    """Distance between any two clients.
+
+    "sliced" of order 2 and "gaussian" with ``diagonal=True`` take one matrix product; the others loop over pairs.
+
+    Args:
+        features: one tensor ``(n_k, F)`` per client, of one dtype and device.
+        kind: a name in :data:`personalization.DISTANCES`, or a distance built beforehand.
+        calibrated: subtract what the two clients' sampling noise alone would show.
+        seed: of the null's draws and, for a kind given by name, of its projections.
+        draws: samples of the null per size; as in :func:`personalization.distance_to_population`.
+        gate: the z-score below which a calibrated distance is 0.
+        standardise: divide by the population's standard deviation per feature first.
+        names: of the clients, for error messages.
+        options: of the kind.
+
+    Returns:
+        The distances, in the features' dtype and on their device.
+
+    Raises:
+        ValueError: as :func:`personalization.distance_to_population`.
+    """
+    check_features(features, names)
+    built = build_kind(kind, seed, options)
+    samples = standardised(features, labels_of(built)) if standardise else list(features)
+    n = torch.tensor([len(x) for x in samples], device=samples[0].device)
+    if isinstance(built, SampleDistance):
+        return _between_samples(
+            samples, built, n, _Options(calibrated, seed, built.draws if draws is None else draws, gate)
+        )
+    own = client_statistics(built, samples)
+    chosen = _Options(calibrated, seed, 256 if draws is None else draws, gate)
+    return _between_statistics(own, built, n, chosen, rounding(samples)).to(samples[0].dtype)
+
+
+def pairwise_of_statistics(
+    own: Statistics, kind: DistanceKind, n: Tensor, *, draws: int = 256, seed: int = 0, gate: float = 1.0
+) -> Pairwise:
+    """Calibrated distances between clients whose statistics, not samples, are known: a server that holds sketches.
+
+    Args:
+        own: of all clients, with a leading axis, see :meth:`personalization.DistanceKind.statistics`.
+        kind: the distance.
+        n: samples of the clients, int64, ``(clients,)``.
+        draws: samples of the null per size.
+        seed: of the null.
+        gate: the z-score below which a calibrated distance is 0.
+    """
+    return _between_statistics(own, kind, n, _Options(True, seed, draws, gate), 0.0)
+
+
+@dataclass(frozen=True)
+class _Options:
+    calibrated: bool
+    seed: int
+    draws: int
+    gate: float
+
+
+def _between_statistics(
+    own: Statistics, kind: DistanceKind, n: Tensor, options: _Options, floor: float
+) -> Pairwise:
+    squared = kind.pairwise(own)
+    squared.masked_fill_(squared <= floor, 0.0)
+    if not options.calibrated or len(n) == 1:
+        return _plain(squared, n)
+    # Chunks, for the weighted copies of all statistics would double the memory.
+    parts = [slice(start, start + _ROWS) for start in range(0, len(n), _ROWS)]
+    mean = combine(
+        summarise({name: x[rows] for name, x in own.items()}, n[rows]).summed() for rows in parts
+    ).mean()
+    grid = size_grid(float(n.min()), float(n.max()))
+    null = fit_null(kind, mean, grid, draws=options.draws, seed=options.seed)
+    each, std, _ = null.at(n.to(null.mean.dtype))
+    return _judged(squared, n, each, std, options.gate)
+
+
+def _judged(squared: Tensor, n: Tensor, each: Tensor, std: Tensor, gate: float) -> Pairwise:
+    """Means of two independent noises add. So do their deviations: ``2 tr (A/n + B/m)^2 = (s + s')^2`` where A is B."""
+    found = _blank(squared, n)
+    each, std = each.to(squared.dtype), std.to(squared.dtype)
+    for start in range(0, len(n), _ROWS):
+        rows = slice(start, start + _ROWS)
+        _fill(found, rows, each[rows, None] + each, std[rows, None] + std, gate)
+    return _finished(found)
+
+
+def _blank(squared: Tensor, n: Tensor) -> Pairwise:
+    mean, z, calibrated = (torch.zeros_like(squared) for _ in range(3))
+    return Pairwise(squared, mean, z, calibrated, n, torch.ones_like(squared, dtype=torch.bool))
+
+
+def _fill(found: Pairwise, rows: slice, mean: Tensor, std: Tensor, gate: float) -> None:
+    """Judge rows of squared distances, in place: the matrices of a city fill a gigabyte."""
+    squared = found.value[rows]
+    limit = torch.finfo(squared.dtype).max
+    z = z_score(squared, mean, std).clamp(-limit, limit)
+    found.calibrated[rows] = torch.where(z >= gate, safe_root(squared - mean), 0.0)
+    found.null_mean[rows], found.z[rows] = mean, z
+
+
+def _finished(found: Pairwise) -> Pairwise:
+    for matrix in (found.null_mean, found.z, found.calibrated):
+        matrix.fill_diagonal_(0)
+    found.value.sqrt_()
+    return found
+
+
+def _plain(squared: Tensor, n: Tensor) -> Pairwise:
+    found = _finished(_blank(squared, n))
+    found.calibrated.copy_(found.value)
+    return found
+
+
+def _between_samples(
+    samples: Sequence[Tensor], kind: SampleDistance, n: Tensor, options: _Options
+) -> Pairwise:
+    pool = Pool.of(samples, "samples", options.seed)
+    kind = kind.fitted(pool.rows[pool.shuffle[:2048]])
+    own = [thinned(x, kind.max_samples, options.seed + k) for k, x in enumerate(samples)]
+    squared, converged = _all_pairs(kind, own)
+    squared = torch.where(squared > rounding(samples), squared, 0.0)
+    if not options.calibrated or len(own) == 1:
+        found = _plain(squared, n)
+    else:
+        used = torch.tensor([len(x) for x in own], dtype=squared.dtype)
+        mean, std, _ = _pair_null(kind, pool, used, options.draws).at(1 / (1 / used[:, None] + 1 / used))
+        found = _blank(squared, n)
+        _fill(found, slice(None), mean.to(squared.device), std.to(squared.device), options.gate)
+        found = _finished(found)
+    return replace(found, converged=converged).to(samples[0].dtype)
+
+
+def _all_pairs(kind: SampleDistance, own: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Squared distances and convergence, ``(clients, clients)``; each pair is compared once."""
+    pairs = torch.triu_indices(len(own), len(own), 1).T.tolist()
+    squared = wide(own[0]).new_zeros(len(own), len(own))
+    converged = torch.ones_like(squared, dtype=torch.bool)
+    for who in alike([(len(own[i]), len(own[j])) for i, j in pairs]):
+        i, j = ([pairs[k][side] for k in who] for side in (0, 1))
+        value, done = kind.between(torch.stack([own[k] for k in i]), torch.stack([own[k] for k in j]))
+        squared[i, j] = wide(value).square()
+        converged[i, j] = converged[j, i] = done
+    return squared + squared.T, converged
+
+
+def _pair_null(kind: SampleDistance, pool: Pool, used: Tensor, draws: int) -> Null:
+    """The null of two samples of equal size; pairs of unequal size have that of their harmonic mean."""
+    most = max(1, len(pool.rows) // 2)
+    sizes = sorted({min(n, most) for n in size_grid(float(used.min()), float(used.max()), points=6)})
+    return permutation_null(kind, pool, [(n, n) for n in sizes], draws)

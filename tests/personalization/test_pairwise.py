@@ -1,0 +1,189 @@
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from personalization import (
+    DISTANCES,
+    build_distance,
+    bures_wasserstein,
+    labelled,
+    moments,
+    pairwise_distances,
+    pairwise_of_statistics,
+    sliced_wasserstein,
+)
+from personalization.numeric import pairwise_squared
+from personalization.population import client_statistics
+
+SUMS = [("sliced", {}), ("sliced", {"order": 1.0}), ("gaussian", {}), ("gaussian", {"diagonal": True})]
+
+
+def clients(sizes=(40, 25, 60, 40, 33), features=3, dtype=torch.float64, shift=2.0):
+    g = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(n, features, generator=g, dtype=torch.float64) for n in sizes]
+    drawn[0] = drawn[0] + shift
+    return [x.to(dtype) for x in drawn]
+
+
+def matrices(pairs):
+    return {f.name: getattr(pairs, f.name) for f in fields(pairs) if f.name != "n"}
+
+
+@pytest.mark.parametrize("block", [1, 3, 100])
+def test_blocks_give_the_distances_of_all_rows(block):
+    rows = torch.randn(10, 4, dtype=torch.float64)
+    assert torch.allclose(pairwise_squared(rows, block=block), torch.cdist(rows, rows) ** 2, atol=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "options"), SUMS)
+def test_equals_the_loop_over_pairs(kind, options):
+    features, built = clients(), build_distance(kind, **options)
+    own = [built.statistics(x) for x in features]
+    loop = torch.stack([torch.stack([built.squared(a, b).sqrt() for b in own]) for a in own])
+    pairs = pairwise_distances(features, kind, draws=8, **options)
+    assert torch.allclose(pairs.value, loop, atol=1e-6)
+
+
+def test_values_are_those_of_the_plain_functions():
+    features = clients()
+    pairs = pairwise_distances(features, "gaussian", calibrated=False)
+    assert torch.allclose(pairs.value[1, 2], bures_wasserstein(*moments(features[1]), *moments(features[2])))
+    kind = build_distance("sliced")
+    sketches = [kind.statistics(x)["sketch"] for x in features]
+    pairs = pairwise_distances(features, calibrated=False)
+    assert torch.allclose(pairs.value[1, 2], sliced_wasserstein(sketches[1], sketches[2]))
+    assert torch.equal(pairs.calibrated, pairs.value)
+    assert not pairs.null_mean.any()
+
+
+def test_diagonal_gaussian_has_a_closed_form():
+    features = clients()
+    pairs = pairwise_distances(features, "gaussian", diagonal=True, draws=8)
+    x, y = features[1], features[2]
+    expected = ((x.mean(0) - y.mean(0)) ** 2 + (x.std(0) - y.std(0)) ** 2).sum().sqrt()
+    assert torch.allclose(pairs.value[1, 2], expected)
+
+
+@pytest.mark.parametrize("kind", sorted(DISTANCES))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_kind_gives_symmetric_finite_matrices(kind, dtype):
+    features = clients((12, 9, 12), dtype=dtype)
+    if kind in ("label_aware", "label_marginal"):
+        features = [labelled(x, torch.arange(len(x)) % 3) for x in features]
+    pairs = pairwise_distances(features, kind, draws=6)
+    assert pairs.n.tolist() == [12, 9, 12]
+    for name, matrix in matrices(pairs).items():
+        assert matrix.shape == (3, 3)
+        assert torch.isfinite(matrix).all()
+        assert torch.equal(matrix, matrix.T)
+        if name != "converged":
+            assert matrix.dtype == dtype
+            assert not matrix.diagonal().any()
+    assert pairs.converged.all()
+    if kind not in ("spectral", "label_marginal"):
+        assert pairs.value[0, 1] > pairs.value[1, 2]
+
+
+@pytest.mark.parametrize(("kind", "options"), SUMS)
+def test_the_null_of_a_pair_is_the_sum_of_both(kind, options):
+    features = clients((30,) * 6 + (300,) * 6)
+    pairs = pairwise_distances(features, kind, draws=64, **options)
+    assert torch.allclose(pairs.null_mean[1, 8], (pairs.null_mean[1, 2] + pairs.null_mean[8, 9]) / 2)
+    plain = (pairs.value**2 - pairs.null_mean).clamp_min(0).sqrt()
+    off = ~torch.eye(12, dtype=torch.bool)
+    assert torch.allclose(pairs.calibrated[off], torch.where(pairs.z >= 1, plain, 0.0)[off])
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("sliced", {"projections": 16, "quantiles": 64}),
+        ("gaussian", {}),
+        ("gaussian", {"diagonal": True}),
+        ("energy", {"max_samples": 128}),
+    ],
+)
+def test_pairs_of_one_law_are_calibrated(kind, options):
+    # 8 populations of 40: a population's pairs share clients, so its mean z has a deviation of about .3.
+    z, ranks = [], []
+    for seed in range(8):
+        g = torch.Generator().manual_seed(seed)
+        n = np.exp(np.random.default_rng(seed).uniform(np.log(30), np.log(600), 40)).astype(int)
+        pairs = pairwise_distances(
+            [torch.randn(int(m), 4, generator=g) for m in n], kind, seed=seed, **options
+        )
+        i, j = torch.triu_indices(40, 40, 1)
+        z.append(float(pairs.z[i, j].mean()))
+        used = pairs.n.clamp(max=options.get("max_samples", 600))
+        size = 1 / (1 / used[i] + 1 / used[j])
+        ranks.append(spearmanr(pairs.calibrated[i, j], size).statistic)
+        assert spearmanr(pairs.value[i, j], size).statistic < -0.6
+    assert abs(np.mean(z)) < 0.4
+    assert abs(np.mean(ranks)) < 0.15
+
+
+def test_one_kind_of_two_is_found():
+    g = torch.Generator().manual_seed(0)
+    features = [torch.randn(80, 4, generator=g) + (k % 2) for k in range(20)]
+    pairs = pairwise_distances(features)
+    other = torch.arange(20)[:, None] % 2 != torch.arange(20) % 2
+    assert pairs.calibrated[other].min() > 0.8
+    assert pairs.calibrated[~other].max() < 0.4
+    assert float(pairs.calibrated[other].mean()) == pytest.approx(1.0, abs=0.1)
+
+
+def test_sketches_are_enough():
+    features, kind = clients(), build_distance("sliced")
+    n = torch.tensor([len(x) for x in features])
+    held = pairwise_of_statistics(client_statistics(kind, features), kind, n, draws=16)
+    pairs = pairwise_distances(features, draws=16)
+    assert torch.allclose(held.calibrated, pairs.calibrated)
+
+
+def test_select_and_to():
+    pairs = pairwise_distances(clients(), draws=8)
+    chosen = pairs.select([3, 0])
+    assert len(chosen) == 2
+    assert chosen.n.tolist() == [40, 40]
+    assert chosen.value[0, 1] == pairs.value[3, 0]
+    assert torch.equal(pairs.select(pairs.n > 35).z, pairs.z[[0, 2, 3]][:, [0, 2, 3]])
+    narrow = pairs.to(torch.float32)
+    assert narrow.z.dtype == torch.float32
+    assert (narrow.n.dtype, narrow.converged.dtype) == (torch.int64, torch.bool)
+
+
+@pytest.mark.parametrize("kind", ["sliced", "gaussian", "energy"])
+def test_one_client_and_constant_clients(kind):
+    alone = pairwise_distances(clients((9,)), kind)
+    assert alone.calibrated.tolist() == [[0.0]]
+    same = pairwise_distances([torch.ones(5, 2)] * 3, kind, draws=4)
+    apart = pairwise_distances([torch.full((5, 2), float(k)) for k in range(3)], kind, draws=4)
+    for pairs in (same, apart):
+        assert all(torch.isfinite(matrix).all() for matrix in matrices(pairs).values())
+    assert not same.calibrated.any()
+    assert apart.value[0, 2] > apart.value[0, 1] > 0
+
+
+def test_bad_input_is_refused_as_for_a_population():
+    with pytest.raises(ValueError, match="Client 'b' has 1 sample"):
+        pairwise_distances([torch.randn(5, 2), torch.randn(1, 2)], names=["a", "b"])
+    with pytest.raises(ValueError, match="did you mean 'sinkhorn'"):
+        pairwise_distances(clients(), "sinkhorm")
+    with pytest.raises(ValueError, match="draws=1"):
+        pairwise_distances(clients(), "energy", draws=1)
+
+
+@pytest.mark.slow
+def test_all_pairs_of_a_city_take_seconds():
+    import time
+
+    kind = build_distance("sliced")
+    features = [torch.randn(n, 24) for n in np.random.default_rng(0).integers(100, 300, 5567)]
+    own, n = client_statistics(kind, features), torch.tensor([len(x) for x in features])
+    start = time.perf_counter()
+    pairs = pairwise_of_statistics(own, kind, n)
+    assert time.perf_counter() - start < 30  # 4 to 6 s on an idle core
+    assert pairs.value.shape == (5567, 5567)
