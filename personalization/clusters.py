@@ -1,6 +1,7 @@
 """Groups of clients whose laws lie close, from pairwise distances, with as many groups as the data show.
 
-    found = find_clusters(distances, p_value=p_value)       # (clients, clients) each
+    pairs = pairwise_distances(features)
+    found = find_clusters(pairs.calibrated, z=pairs.z)
     found.labels                                             # (clients,) int64
 
 One cluster is an answer, and the default one: see :mod:`personalization.cluster_count` for how many there are.
@@ -8,6 +9,7 @@ One cluster is an answer, and the default one: see :mod:`personalization.cluster
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,35 +43,34 @@ def find_clusters(
     distances: Tensor,
     method: str | Clustering = "agglomerative",
     *,
-    choose: str = "silhouette",
+    choose: str = "eigengap",
     max_clusters: int = 10,
-    p_value: Tensor | None = None,
+    z: Tensor | None = None,
     alpha: float = 0.05,
     seed: int = 0,
 ) -> Clusters:
     """Group clients by their distances, into as many clusters as the data show.
 
-    There is one cluster where no two clients differ (all distances 0), where there are fewer than four clients, where of
-    the given ``p_value`` none is below ``alpha`` over the number of pairs (the union bound, valid however the pairs
-    depend), and where the criterion says so.
+    There is one cluster where no two clients differ (all distances 0), where there are fewer than four clients, where the
+    largest given ``z`` is likely by chance (see :func:`chance_of_largest`), and where the criterion says so.
 
     Args:
         distances: calibrated, symmetric with a zero diagonal, ``(clients, clients)``.
         method: a name in ``CLUSTERINGS``, "agglomerative", "spectral" or "k_medoids", or a clustering built beforehand.
-        choose: how many: a name in ``CRITERIA``, "silhouette", "gap" or "eigengap".
+        choose: how many: a name in ``CRITERIA``, "eigengap", "silhouette" or "gap".
         max_clusters: at most so many, and at most ``clients - 1``.
-        p_value: chance of each distance if the two clients' laws were one, ``(clients, clients)``.
+        z: how far each squared distance lies beyond what chance shows, in its standard deviations, ``(clients, clients)``.
         alpha: level of the tests for one cluster.
         seed: of the criterion's draws.
 
     Raises:
-        ValueError: no distances; unknown method or criterion; no clusters allowed; p-values of another shape.
+        ValueError: no distances; unknown method or criterion; no clusters allowed; z-scores of another shape.
     """
     check_pairwise(distances)
-    _check(choose, max_clusters, alpha, distances, p_value)
+    _check(choose, max_clusters, alpha, distances, z)
     built = build_clustering(method) if isinstance(method, str) else method
     one = torch.zeros(len(distances), dtype=torch.int64, device=distances.device)
-    reason = _why_one(distances, p_value, alpha, max_clusters)
+    reason = _why_one(distances, z, alpha, max_clusters)
     if reason:
         return Clusters(one, 1, reason)
     numbers: Array = distances.detach().double().cpu().numpy()
@@ -83,34 +84,46 @@ def find_clusters(
     return Clusters(labels, int(labels.max()) + 1, chosen.reason, chosen.scores)
 
 
-def _why_one(distances: Tensor, p_value: Tensor | None, alpha: float, max_clusters: int) -> str:
+def _why_one(distances: Tensor, z: Tensor | None, alpha: float, max_clusters: int) -> str:
     """Why there is one cluster, before any criterion is asked; empty if that is open."""
     clients = len(distances)
-    pairs = clients * (clients - 1) // 2
     if max_clusters == 1:
         return "max_clusters is 1"
     if clients < 4:
         return f"{clients} clients are too few to tell clusters from single clients"
     if float(distances.max()) == 0:
         return "no two clients differ"
-    if p_value is not None:
-        least = float(p_value[torch.triu(torch.ones_like(p_value, dtype=torch.bool), 1)].min())
-        if least * pairs >= alpha:
-            return f"of {pairs} pairs none differs: the least p-value is {least:.2g}, {alpha:g} / {pairs} is needed"
+    if z is not None:
+        largest = float(z[torch.triu(torch.ones_like(z, dtype=torch.bool), 1)].max())
+        chance = chance_of_largest(largest, clients)
+        if chance >= alpha:
+            return f"no two clients differ beyond chance: a largest z of {largest:.1f} has chance {chance:.2g} or less"
     return ""
 
 
-def _check(choose: str, max_clusters: int, alpha: float, distances: Tensor, p_value: Tensor | None) -> None:
+def chance_of_largest(z: float, clients: int) -> float:
+    r"""Bound on the chance that any pair of clients reaches z if all have one law.
+
+    Under the null a squared distance is a weighted sum of squared normal variables; far out, the most likely of these
+    sums to exceed z standard deviations is a single one, ``(x^2 - 1) / sqrt(2)``. Times the number of pairs (the union
+    bound), which holds however the pairs depend.
+
+    Returns:
+        In [0, 1].
+    """
+    pairs = clients * (clients - 1) // 2
+    return min(1.0, pairs * math.erfc(math.sqrt(max(0.0, 1 + math.sqrt(2) * z) / 2)))
+
+
+def _check(choose: str, max_clusters: int, alpha: float, distances: Tensor, z: Tensor | None) -> None:
     if choose not in CRITERIA:
         raise unknown_name("criterion", choose, CRITERIA)
     if max_clusters < 1:
         raise ValueError(f"max_clusters={max_clusters}: give at least 1.")
     if not 0 < alpha < 1:
         raise ValueError(f"alpha={alpha}: give the level of a test, between 0 and 1.")
-    if p_value is not None and p_value.shape != distances.shape:
-        raise ValueError(
-            f"p_value has shape {tuple(p_value.shape)}; give one for every pair, {tuple(distances.shape)}."
-        )
+    if z is not None and z.shape != distances.shape:
+        raise ValueError(f"z has shape {tuple(z.shape)}; give one for every pair, {tuple(distances.shape)}.")
 
 
 def numbered(labels: Tensor) -> Tensor:

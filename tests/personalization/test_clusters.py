@@ -1,5 +1,6 @@
 """Planted clusters are found, one cluster stays one, and every choice is a function of its arguments."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from personalization.clustering import (
     build_clustering,
     register_clustering,
 )
-from personalization.clusters import find_clusters, nearest_cluster, numbered
+from personalization.clusters import chance_of_largest, find_clusters, nearest_cluster, numbered
 
 METHODS = sorted(CLUSTERINGS)
 
@@ -80,18 +81,34 @@ def test_the_silhouettes_test_keeps_its_level():
         points = generator.normal(size=(20, 2 + 3 * (seed % 2))) * np.array(
             [3, 1, 1, 1, 1][: 2 + 3 * (seed % 2)]
         )
-        split += find_clusters(torch.tensor(between(points)), "k_medoids", max_clusters=4).count > 1
+        split += (
+            find_clusters(
+                torch.tensor(between(points)), "k_medoids", choose="silhouette", max_clusters=4
+            ).count
+            > 1
+        )
     assert split <= 6  # 2 are expected at 5 %, more than 6 in one of 180 cases
 
 
 def test_pairs_that_do_not_differ_are_one_cluster():
     distances, labels = planted((6, 8))
-    chance = torch.full_like(distances, 0.2)
-    found = find_clusters(distances, p_value=chance)
+    z = torch.full_like(distances, 2.0)
+    found = find_clusters(distances, z=z)
     assert found.count == 1
-    assert "of 91 pairs none differs: the least p-value is 0.2" in found.reason
-    chance[0, 1] = chance[1, 0] = 0.04 / 91
-    assert agreement(find_clusters(distances, p_value=chance), labels) == 1
+    assert "no two clients differ beyond chance: a largest z of 2.0" in found.reason
+    z[0, 1] = z[1, 0] = 20.0
+    assert agreement(find_clusters(distances, z=z), labels) == 1
+
+
+@pytest.mark.parametrize("weights", [(1,), (1, 1, 1), (5, 1, 0.2), (1,) * 40])
+def test_the_bound_holds_for_sums_of_squares(weights):
+    """Ten clients whose squared distances are any such sum reach a z of chance .05 in at most a twentieth of cases."""
+    squares = np.random.default_rng(0).normal(size=(2000, 45, len(weights))) ** 2 @ np.array(weights)
+    z = (squares - sum(weights)) / math.sqrt(2 * sum(w**2 for w in weights))
+    chance = [chance_of_largest(largest, 10) for largest in z.max(1)]
+    assert np.mean(np.array(chance) < 0.05) <= 0.06
+    assert chance_of_largest(-3.0, 10) == 1
+    assert chance_of_largest(1e9, 10) == 0
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -179,7 +196,7 @@ def test_affinity_is_nearness():
 
 def test_the_scores_are_silhouettes():
     distances, _ = planted((6, 8))
-    found = find_clusters(distances, "k_medoids")
+    found = find_clusters(distances, "k_medoids", choose="silhouette")
     labels = KMedoids().split(distances.numpy(), 2, 0)
     assert found.scores[2] == pytest.approx(silhouette_score(distances.numpy(), labels, metric="precomputed"))
 
@@ -194,7 +211,7 @@ def test_bad_choices_are_refused():
         ({"choose": "gaps"}, "Unknown criterion 'gaps'; did you mean 'gap'"),
         ({"max_clusters": 0}, "max_clusters=0: give at least 1"),
         ({"alpha": 1.0}, "alpha=1.0: give the level of a test"),
-        ({"p_value": torch.ones(3, 3)}, r"p_value has shape \(3, 3\); give one for every pair, \(14, 14\)"),
+        ({"z": torch.ones(3, 3)}, r"z has shape \(3, 3\); give one for every pair, \(14, 14\)"),
     ):
         with pytest.raises(ValueError, match=message):
             find_clusters(distances, **options)
