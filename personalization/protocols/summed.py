@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -135,7 +135,7 @@ class SummedReference(Protocol):
         total = self._total(ups, n)
         down = {"weight": total.weight, "noise": total.noise, **total.totals}
         messages.append(_TOTAL.carry(down, record=record))
-        squared, variance = self._compare(samples, own, summaries, total)
+        squared, variance = self._compare(samples, own, summaries, total, scales)
         null = self._null(total, scales, n)
         distances = self._judge(total, n, squared, variance, null, dtype=samples[0].dtype)
         if self.noise is None:
@@ -157,7 +157,7 @@ class SummedReference(Protocol):
         """There, on a client again: its squared distance to the others and that number's variance, scalars."""
         own = {name: x[None] for name, x in self.kind.statistics(samples).items()}
         summary = summarise(own, torch.tensor([len(samples)]), weighting=self.weighting)
-        squared, variance = self._compare([samples], own, summary, total)
+        squared, variance = self._compare([samples], own, summary, total, {})
         return squared[0], variance[0]
 
     def judge(self, total: Summary, n: Tensor, squared: Tensor, variance: Tensor) -> Distances:
@@ -228,7 +228,12 @@ class SummedReference(Protocol):
         return Summary(weight.sum(), (weight**2 / counts).sum(), total)
 
     def _compare(
-        self, samples: Sequence[Tensor], own: Statistics, summaries: Summary, total: Summary
+        self,
+        samples: Sequence[Tensor],
+        own: Statistics,
+        summaries: Summary,
+        total: Summary,
+        scales: Mapping[str, float],
     ) -> tuple[Tensor, Tensor]:
         """On each client, without itself: squared distance and its variance, ``(clients,)``."""
         squared = wide(samples[0]).new_zeros(len(samples))
@@ -236,9 +241,11 @@ class SummedReference(Protocol):
         for who, x in size_groups(samples, 1_000_000):
             index = torch.tensor(who, device=x.device)
             part = Summary(summaries.weight[index], summaries.noise[index], _rows(summaries.totals, index))
-            reference = total.without(part).mean()
+            others = total.without(part)
+            reference = others.mean()
             if self.noise is not None:
-                reference = tidy(reference)
+                # Clients of one size have one weight, and with it one noise in the mean of the others.
+                reference = tidy(reference, {name: s / float(others.weight[0]) for name, s in scales.items()})
             squared[index] = wide(self.kind.squared(_rows(own, index), reference))
             variance[index] = wide(self.kind.linear_variance(x, _rows(own, index), reference))
         return torch.where(squared > rounding(samples), squared, 0.0), variance
@@ -262,8 +269,8 @@ class SummedReference(Protocol):
         """The null, on the server: the noise in the reference belongs to it."""
         kind, reference = self.kind, total.mean()
         if self.noise is not None:
-            reference = tidy(reference)
             spread = {name: scale / float(total.weight) for name, scale in scales.items()}
+            reference = tidy(reference, spread)
             kind = NoisedReference(kind, spread, self.noise)
         return fit_null(kind, reference, _grid(n), draws=self.draws, seed=self.seed)
 

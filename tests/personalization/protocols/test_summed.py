@@ -7,6 +7,7 @@ from scipy import stats
 from personalization import build_distance, distance_to_population
 from personalization.budget import BudgetExhaustedError, PrivacyBudget
 from personalization.protocols import SERVER, GaussianNoise, PairwiseMasks, SummedReference, client
+from personalization.protocols.noised import nearest_covariance, tidy
 
 
 def population(sizes=(30, 60, 60, 200, 90, 2), features=4, shift=1.0, seed=0):
@@ -33,11 +34,11 @@ def test_equals_the_distances_computed_in_one_place(kind, weighting, masks):
     assert torch.equal(found.n, central.n)
 
 
-@pytest.mark.parametrize("masks", [None, PairwiseMasks()])
-@pytest.mark.parametrize("noise", [None, GaussianNoise(1.0, clip=4.0)])
+@pytest.mark.parametrize(
+    ("masks", "noise"),
+    [(None, None), (PairwiseMasks(), None), (PairwiseMasks(), GaussianNoise(1.0, clip=4.0))],
+)
 def test_the_plan_is_the_run(kind, masks, noise):
-    if noise is not None and masks is None:
-        pytest.skip("noise needs masks")
     protocol = SummedReference(kind=kind, masks=masks, noise=noise, draws=16)
     features = population()
     ran, plan = protocol.run(features).transcript, protocol.plan([len(x) for x in features], 4)
@@ -269,3 +270,45 @@ def test_a_run_is_paid_for_before_anything_is_sent():
 def test_bad_noise_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         GaussianNoise(**options)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.1, 0.5])
+def test_tidying_brings_noisy_statistics_nearer_to_the_truth(spread):
+    g = torch.Generator().manual_seed(0)
+    levels = torch.special.ndtri((torch.arange(64, dtype=torch.float64) + 0.5) / 64)
+    truth = {
+        "sketch": levels.expand(20, 64) * torch.linspace(0.5, 2, 20, dtype=torch.float64)[:, None],
+        "mean": torch.zeros(12, dtype=torch.float64),
+        "cov": torch.diag(torch.linspace(0.2, 2, 12, dtype=torch.float64)),
+    }
+    noisy = {name: x + spread * torch.randn(x.shape, generator=g, dtype=x.dtype) for name, x in truth.items()}
+    law = tidy(noisy, dict.fromkeys(truth, spread))
+    assert bool((law["sketch"].diff(dim=-1) >= 0).all())
+    assert float(torch.linalg.eigvalsh(law["cov"]).min()) > -1e-9
+    assert float(law["cov"].trace()) == pytest.approx(float(noisy["cov"].trace()))
+    assert float(law["tail"]) == 0
+    for name in ("sketch", "cov"):
+        before, after = ((x[name] - truth[name]).norm() for x in (noisy, law))
+        assert float(after) <= float(before) * (0.75 if spread else 1) + 1e-9, name
+
+
+def test_the_nearest_covariance_is_a_projection():
+    g = torch.Generator().manual_seed(1)
+    matrix = torch.randn(6, 5, 5, generator=g, dtype=torch.float64) + torch.eye(5)
+    once = nearest_covariance(matrix)
+    assert torch.allclose(nearest_covariance(once), once, atol=1e-9)
+    negative = -torch.eye(3, dtype=torch.float64)
+    assert torch.equal(nearest_covariance(negative), torch.zeros(3, 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"), [("sliced", "client"), ("sliced", "sample"), ("gaussian", "sample")]
+)
+def test_noise_as_large_as_the_law_finds_fewer_and_cries_no_wolf(name, unit):
+    g = torch.Generator().manual_seed(0)
+    features = [torch.randn(80, 6, generator=g) * torch.linspace(0.5, 1.5, 6) for _ in range(60)]
+    noise = GaussianNoise(2.0, clip=4.0, unit=unit)
+    protocol = SummedReference(kind=build_distance(name), weighting="uniform", noise=noise, draws=64)
+    distances = protocol.run(features, record=False).distances
+    assert float((distances.p_value < 0.05).float().mean()) < 0.15
+    assert all(bool(torch.isfinite(x).all()) for x in (distances.value, distances.z, distances.relative))
