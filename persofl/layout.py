@@ -94,6 +94,27 @@ class Layout:
         """Columns whose tensor's name is chosen, ``(size,)`` bool."""
         return torch.cat([torch.full((slot.shape.numel(),), chosen(slot.name)) for slot in self.slots])
 
+    @cached_property
+    def layers(self) -> Tensor:
+        """Which layer each column belongs to, counted from the last, ``(size,)`` int64; 0 is the last layer, the head.
+
+        A layer is a module with parameters of its own, in the order of the model. The parts of a ``head`` are one layer,
+        and a normalisation belongs to the layer before it.
+        """
+        numbers: dict[str, int] = {}  # of module paths, counted from the first
+        last = ""
+        for slot in self.slots:
+            path = _layer_of(slot.name)
+            if (
+                path not in numbers
+            ):  # statistics come last, when their module is known unless it has no parameters
+                joins = slot.name in self.normalisation and last in numbers
+                numbers[path] = numbers[last] if joins else max(numbers.values(), default=-1) + 1
+            last = path
+        most = max(numbers.values())
+        counted = [(most - numbers[_layer_of(slot.name)], slot.shape.numel()) for slot in self.slots]
+        return torch.cat([torch.full((columns,), number) for number, columns in counted])
+
     def head_mask(self, prefix: str = "head") -> Tensor:
         """Columns of the model's head; the body is the complement."""
         return self.mask(lambda name: prefix in name.split("."))
@@ -101,6 +122,12 @@ class Layout:
     def normalisation_mask(self) -> Tensor:
         """Columns of normalisation layers, statistics included."""
         return self.mask(lambda name: name in self.normalisation)
+
+
+def _layer_of(name: str) -> str:
+    """Path of the layer that a tensor belongs to: its module's, or the head's where it is a part of one."""
+    path = name.split(".")[:-1]
+    return ".".join(path[: path.index("head") + 1] if "head" in path else path)
 
 
 def _normalisation_names(module: nn.Module) -> Iterator[str]:

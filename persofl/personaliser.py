@@ -152,6 +152,7 @@ class Personaliser:
     def whole(self) -> Plan:
         """The plan of the whole population."""
         plan = self._algorithm.plan(self._data.count("train"), self._batch_size)
+        plan = dataclasses.replace(plan, layers=self._oracle.layout.layers)
         if self._weighting == "uniform":
             plan = dataclasses.replace(plan, weight=torch.ones_like(plan.weight))
         for modulator in self._modulators:

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-KNOBS = ("lr", "local_steps", "personal_steps", "prox", "mix", "weight")
+from .errors import PersoflError
+
+KNOBS = ("lr", "local_steps", "personal_steps", "prox", "mix", "weight", "depth")
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,9 @@ class Plan:
         prox: strength of the pull towards the anchor.
         mix: share of the personal model in what the client uses, in [0, 1].
         weight: of the client's update in the average; any positive scale.
+        depth: how many layers are personal.
+        layers: which layer a column of the model's rows belongs to, ``(parameters,)``, as
+            :attr:`persofl.layout.Layout.layers` says; None where nothing was laid out.
         steered: knobs that a modulator set; an algorithm leaves these as they are.
     """
 
@@ -32,6 +37,8 @@ class Plan:
     prox: Tensor
     mix: Tensor
     weight: Tensor
+    depth: Tensor
+    layers: Tensor | None = None
     steered: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
@@ -40,6 +47,22 @@ class Plan:
     def take(self, index: Tensor | slice) -> Plan:
         """The plan of some clients, in the order of ``index``."""
         return dataclasses.replace(self, **{name: getattr(self, name)[index] for name in KNOBS})
+
+    def last_layers(self) -> Tensor:
+        """Columns of the last ``depth`` layers of each client, ``(clients, parameters)`` bool."""
+        return self._layers() < self.depth
+
+    def first_layers(self) -> Tensor:
+        """Columns of the first ``depth`` layers of each client, ``(clients, parameters)`` bool."""
+        layers = self._layers()
+        return layers.max() - layers < self.depth
+
+    def _layers(self) -> Tensor:
+        if self.layers is None:
+            raise PersoflError(
+                "This plan does not know the model's layers; take one from a federation's personaliser, or give layers."
+            )
+        return self.layers
 
     def steer(self, knob: str, column: Tensor) -> Plan:
         """The plan with one column replaced by a modulator's."""
@@ -51,9 +74,9 @@ def constant_plan(counts: Tensor, **values: float) -> Plan:
 
     Args:
         counts: training examples of each client, ``(clients,)``.
-        values: of the knobs; those left out are neutral (one step, no pull, all personal).
+        values: of the knobs; those left out are neutral (one step, no pull, all of a mixture and no layer personal).
     """
-    neutral = {"lr": 0.1, "local_steps": 1, "personal_steps": 1, "prox": 0.0, "mix": 1.0}
+    neutral = {"lr": 0.1, "local_steps": 1, "personal_steps": 1, "prox": 0.0, "mix": 1.0, "depth": 0}
     columns: dict[str, Any] = {
         name: torch.full((len(counts), 1), float(value)) for name, value in (neutral | values).items()
     }

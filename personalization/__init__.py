@@ -22,6 +22,7 @@ from .between import (
     wasserstein_line,
 )
 from .calibration import Null, calibrate, fit_null, size_grid
+from .depth import QuantileDepth
 from .distances import Distances
 from .gaussian import GaussianDistance, bures_squared, bures_wasserstein, matrix_root, moments
 from .kind import DISTANCES, DistanceKind, Statistics, build_distance, register_distance
@@ -68,6 +69,7 @@ __all__ = [
     "Null",
     "Pairwise",
     "PersonalWork",
+    "QuantileDepth",
     "RectifiedWeight",
     "SampleDistance",
     "SharedWork",

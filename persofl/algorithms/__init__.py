@@ -7,8 +7,10 @@ from .blend import Blend
 from .ditto import Ditto
 from .fedadam import FedAdam
 from .fedavg import FedAvg
+from .fedper import FedPer
 from .fedprox import FedProx
 from .finetune import FineTune
+from .lgfedavg import LGFedAvg
 from .local import Local
 from .tuned_ditto import TunedDitto
 
@@ -21,8 +23,10 @@ __all__ = [
     "Ditto",
     "FedAdam",
     "FedAvg",
+    "FedPer",
     "FedProx",
     "FineTune",
+    "LGFedAvg",
     "Local",
     "LocalStep",
     "Phase",

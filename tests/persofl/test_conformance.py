@@ -6,7 +6,19 @@ import inspect
 import pytest
 import torch
 
-from persofl import ALGORITHMS, APFL, Ditto, FedAdam, FedAvg, FedProx, FineTune, Local, Method
+from persofl import (
+    ALGORITHMS,
+    APFL,
+    Ditto,
+    FedAdam,
+    FedAvg,
+    FedPer,
+    FedProx,
+    FineTune,
+    LGFedAvg,
+    Local,
+    Method,
+)
 from persofl.algorithms.base import pull
 from persofl.plan import constant_plan
 from personalization import MODULATORS, build_modulator
@@ -125,6 +137,49 @@ def test_apfl_moves_its_weight_down_the_slope_and_keeps_it_a_share(federate, run
     assert not torch.equal(mix, torch.full_like(mix, 0.5))
 
 
+@pytest.mark.parametrize("split", [FedPer, LGFedAvg])
+def test_a_model_of_shared_layers_only_is_fedavg(split, federate, run):
+    fedavg, shared = (
+        run(federate(a, cohort=0.7), 3) for a in (FedAvg(local_steps=4), split(local_steps=4, depth=0))
+    )
+    assert torch.equal(shared.predictors, fedavg.predictors)
+    assert torch.equal(shared.server, fedavg.server)
+
+
+@pytest.mark.parametrize("split", [FedPer, LGFedAvg])
+@pytest.mark.parametrize("depth", [2, 9])
+def test_a_model_of_personal_layers_only_is_local_training(split, depth, federate, run):
+    """The model has two layers, so that nine are all of them too."""
+    local, own = (
+        run(federate(a, cohort=0.7), 3) for a in (Local(local_steps=4), split(local_steps=4, depth=depth))
+    )
+    assert torch.equal(own.predictors, local.predictors)
+    assert torch.equal(own.server, own.servers[0])
+
+
+def test_the_two_ways_to_split_a_model_are_complements(federate, run):
+    """Head personal and body shared, and the other way round."""
+    for split, personal in ((FedPer, "head"), (LGFedAvg, "body")):
+        federation = federate(split(local_steps=4, depth=1))
+        outcome = run(federation, 3)
+        own = federation.oracle.layout.mask(lambda name, personal=personal: name.startswith(personal))
+        assert torch.equal(outcome.server[:, own], outcome.servers[0][:, own])  # never sent
+        close(outcome.predictors[:, ~own], outcome.server[:, ~own].expand(6, -1))
+        spread = outcome.predictors[:, own].std(0)
+        assert (spread > 0).float().mean() > 0.9
+
+
+def test_clients_that_keep_a_layer_leave_it_to_the_others(federate, run):
+    """The head moves by the weights of those that share it."""
+    depth = torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0, 1.0]).unsqueeze(1)
+    federation = federate(FedPer(local_steps=4), columns={"depth": depth})
+    plan, outcome = federation.personaliser.whole, run(federation, 1)
+    head = federation.oracle.layout.head_mask()
+    moved = outcome.servers[0] - outcome.store["rows.personal"]
+    share = plan.weight / plan.weight.sum()
+    close(outcome.servers[0] - outcome.server, (share * moved * ~(head & (depth > 0))).sum(0, keepdim=True))
+
+
 @pytest.mark.parametrize("knobs", [{"personal_steps": 0}, {"personal_steps": 5, "mix": 0.0}])
 def test_finetuning_by_nothing_is_fedavg(knobs, federate, run):
     fedavg, tuned = run(federate(FedAvg(local_steps=4))), run(federate(FineTune(local_steps=4, **knobs)))
@@ -228,8 +283,15 @@ CONSTANT = [  # parameters at which a modulator leaves a knob to the algorithm, 
     ("shared_work_by_distance", {"slope": 0.0}, lambda name: algorithm(name)),
     ("lr_by_distance", {"slope": 0.0}, lambda name: algorithm(name)),
     ("weight_by_distance", {"slope": 0.0, "offset": 0.0}, lambda name: algorithm(name)),
+    ("depth_by_distance", {"quantile": 1.0}, lambda name: algorithm(name, depth=0)),
     ("mix_by_distance", {"tau": 1e9}, lambda name: algorithm(name, mix=0.0, **fixed(name))),
+    ("mix_by_trend", {"slope": 0.0}, lambda name: algorithm(name, **fixed(name))),
 ]
+
+
+def test_every_modulator_has_its_limit_here():
+    """But shrinkage, whose limits are no constant: they depend on the clients' sizes."""
+    assert {modulator for modulator, *_ in CONSTANT} == set(MODULATORS) - {"mix_by_shrinkage"}
 
 
 def fixed(name):
@@ -278,7 +340,7 @@ def test_functions_of_an_algorithm_leave_the_anchor_alone(name, federate, run):
     for key, matrix in rows.items():
         if key != "anchor":
             assert matrix.shape[0] == 6
-            matrix.add_(1)  # a shared memory would show
+            matrix.fill_(1)  # a shared memory would show
     assert torch.equal(anchor, before)
     assert all(torch.equal(value, before) or value.shape[1] == 1 for value in state.values())
 

@@ -123,3 +123,52 @@ def test_probing_for_statistics_leaves_no_trace():
     assert torch.equal(torch.get_rng_state(), noise)
     for name, value in net.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+# --- layers ------------------------------------------------------------------------------------------------
+
+
+def layers_of(module, statistics=()):
+    """Names of a module's tensors, layer by layer from the last."""
+    layout = Layout.of(module, statistics)
+    grouped = {}
+    for slot in layout.slots:
+        columns = layout.layers[slot.start : slot.stop]
+        assert (columns == columns[0]).all()
+        grouped.setdefault(int(columns[0]), set()).add(slot.name)
+    assert layout.layers.shape == (layout.size,)
+    assert sorted(grouped) == list(range(len(grouped)))
+    return [grouped[number] for number in sorted(grouped)]
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_the_last_layer_is_the_head(name):
+    model = build_model(name, Shape(24, 6))
+    first, *others = layers_of(model)
+    assert first == {key for key, _ in model.named_parameters() if key.startswith("head")}
+    assert sum(map(len, others)) + len(first) == len(dict(model.named_parameters()))
+
+
+def test_layers_are_counted_from_the_last():
+    model = build_model("mlp", Shape(24, 6), hidden=(8, 4))
+    assert layers_of(model) == [
+        {"head.weight", "head.bias"},
+        {"body.1.weight", "body.1.bias"},
+        {"body.0.weight", "body.0.bias"},
+    ]
+
+
+def test_a_normalisation_belongs_to_the_layer_before_with_its_statistics():
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 2))
+    assert layers_of(model, ("1.running_mean", "1.running_var")) == [
+        {"3.weight", "3.bias"},
+        {"0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var"},
+    ]
+
+
+def test_the_affine_map_around_a_model_is_its_first_layer():
+    layers = layers_of(build_model("mlp", Shape(24, 6), hidden=(8,)))
+    wrapped = InstanceNormalised(build_model("mlp", Shape(24, 6), hidden=(8,)), affine=True)
+    assert layers_of(wrapped) == [{f"model.{name}" for name in layer} for layer in layers] + [
+        {"gain", "shift"}
+    ]

@@ -236,6 +236,7 @@ def test_batchnorm_trains_under_the_loop_with_statistics_of_each_clients_own(met
         "blend",
         "ditto",
         "finetune",
+        "lgfedavg",
         "local",
         "tuned_ditto",
     )

@@ -1,6 +1,7 @@
 from dataclasses import FrozenInstanceError, dataclass, fields
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,8 +18,9 @@ from personalization import (
 )
 
 NAMES = sorted(MODULATORS)
-INCREASING = {"mix_by_distance", "mix_by_shrinkage", "work_by_distance"}
+INCREASING = {"depth_by_distance", "mix_by_distance", "mix_by_shrinkage", "work_by_distance"}
 STEPS = {"work_by_distance", "shared_work_by_distance"}
+WHOLE = STEPS | {"depth_by_distance"}
 
 
 def at(relative, n=None, dtype=torch.float64):
@@ -38,6 +40,7 @@ def apply(name, relative, base=20.0, n=None, **params):
 def test_the_knobs_of_the_issue_are_all_there():
     assert {MODULATORS[name].knob for name in NAMES} == set(KNOBS)
     assert set(NAMES) == {
+        "depth_by_distance",
         "lr_by_distance",
         "mix_by_distance",
         "mix_by_shrinkage",
@@ -86,7 +89,7 @@ def test_shape_dtype_and_finiteness(name, dtype):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_base_of_whole_numbers(name):
     out = build_modulator(name)(torch.full((3, 1), 20), at([0.0, 1.0, 3.0]))
-    assert out.is_floating_point() == (name not in STEPS)
+    assert out.is_floating_point() == (name not in WHOLE)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -113,7 +116,18 @@ def _shrunk(u, n, base, ratio):
     return signal / (signal + 1 / n)
 
 
+def _depth(u, n, base, quantile):
+    """Layer by layer, from the last: shared where the distance is at most its quantile."""
+    depth = torch.zeros_like(base)
+    for k, most in enumerate(base.long().tolist()):
+        for layer in range(1, most + 1):
+            level = quantile + (1 - quantile) * (layer - 1) / most
+            depth[k] += bool(u[k] > np.quantile(u.numpy(), level))
+    return depth
+
+
 FORMULAS = {  # parameters, the formula of u, n and base (clients,), and bounds as functions of the base
+    "depth_by_distance": ({"quantile": 0.3}, _depth, lambda base: (0, base)),
     "mix_by_distance": (
         {"tau": 2.0, "power": 1.5},
         lambda u, n, base, tau, power: 1 - torch.exp(-((u / tau) ** power)),
@@ -161,6 +175,7 @@ FORMULAS = {  # parameters, the formula of u, n and base (clients,), and bounds 
 }
 
 ENDS = {  # parameters, base, what u = 0 and an endless u give beside one another
+    "depth_by_distance": ({}, 3.0, 0.0, 3.0),
     "mix_by_distance": ({}, 0.5, 0.0, 1.0),
     "mix_by_shrinkage": ({"ratio": 2.0}, 0.5, 1 / 3, 1.0),
     "mix_by_trend": ({"slope": 1.0}, 0.5, 0.0, 1.0),
@@ -200,6 +215,17 @@ def test_every_modulator_at_no_distance_and_at_an_endless_one(name):
     params, base, none, endless = ENDS[name]
     got = apply(name, [0.0, INFINITE], base=base, **params)
     assert got.tolist() == pytest.approx([none, endless], abs=1e-6)
+
+
+def test_depth_by_hand():
+    u = [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert apply("depth_by_distance", u, base=2.0, quantile=0.5).tolist() == [0, 0, 0, 1, 2]
+    assert apply("depth_by_distance", u, base=4.0, quantile=0.0).tolist() == [0, 1, 2, 3, 4]
+    assert apply("depth_by_distance", u, base=3.0, quantile=1.0).tolist() == [0] * 5
+    assert apply("depth_by_distance", u, base=0.0).tolist() == [0] * 5
+    assert apply("depth_by_distance", [0.0, 0.0, 5.0], base=1.0).tolist() == [0, 0, 1]
+    most = torch.tensor([[4.0], [0.0], [1.0], [1.0], [4.0]])
+    assert build_modulator("depth_by_distance")(most, at(u)).squeeze(1).tolist() == [0, 0, 0, 1, 4]
 
 
 def test_the_bayesian_pull_asks_more_of_small_clients():
@@ -354,6 +380,8 @@ def test_a_base_of_another_shape_is_refused(name):
         ("work_by_distance", {"max_factor": float("inf")}),
         ("shared_work_by_distance", {"slope": -1.0}),
         ("lr_by_distance", {"slope": -1.0}),
+        ("depth_by_distance", {"quantile": -0.1}),
+        ("depth_by_distance", {"quantile": 1.1}),
         ("weight_by_distance", {"offset": -1.0}),
         ("weight_by_distance", {"offset": float("inf")}),
     ],
