@@ -48,7 +48,7 @@ TWINS = {
             "options": {"clients": 5, "takes": 5, "words": ["yes", "no", "stop"], "mels": 10},
             "partition": [{"name": "hold_out", "share": 0.2}],
         },
-        "model": {"options": {"channels": 4, "blocks": 1, "kernel": [4, 4], "stride": [4, 2]}},
+        "model": {"options": {"hidden": [8]}},
         "methods": ["local", "fedavg", "ditto+prox_by_distance"],
         "metric": "accuracy",
     },
