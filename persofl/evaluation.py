@@ -44,7 +44,7 @@ def client_experts(
 
     Args:
         federation: the population and its method; not changed.
-        server: the server's row ``(1, parameters)``.
+        server: the server's rows ``(R, parameters)``.
         clients: ``(clients,)`` indices.
         round_: names the batches of an adaptation.
 
@@ -56,7 +56,7 @@ def client_experts(
     """
     algorithm = federation.algorithm
     plan = federation.personaliser.plan(clients)
-    anchor = server.expand(len(clients), -1)
+    anchor = federation.routes.anchors(server, clients, federation.store.seen)
     state: Rows = federation.store.read(clients, algorithm.new_client(anchor, plan))
     phase = algorithm.adaptation()
     if phase is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -17,6 +18,7 @@ from .method import Method
 from .models import InstanceNormalised
 from .oracles import Oracle, build_oracle
 from .personaliser import Personaliser
+from .routes import Relations, Routes
 from .server import (
     Aggregator,
     Clip,
@@ -122,9 +124,22 @@ class Federation:
         """The method's algorithm."""
         return self.method.algorithm
 
+    @cached_property
+    def routes(self) -> Routes:
+        """Which of the server's rows each client starts from and sends to; found when first asked for."""
+        personaliser = self.personaliser
+        relations = Relations(
+            self.unseen, lambda: personaliser.pairwise, lambda: personaliser.whole.weight.squeeze(1)
+        )
+        return self.algorithm.routes(relations)
+
     def initial_row(self) -> Tensor:
-        """The model's own weights as the server's first row, ``(1, parameters)``."""
+        """The model's own weights as a row, ``(1, parameters)``."""
         return self.oracle.layout.row(self.oracle.module).unsqueeze(0)
+
+    def initial_rows(self) -> Tensor:
+        """The server's rows at the start, ``(R, parameters)``: the model's own weights in each."""
+        return self.initial_row().repeat(self.routes.count, 1)
 
 
 def build_federation(

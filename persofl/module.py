@@ -38,7 +38,7 @@ class Rounds(IterableDataset[int]):
 class FederatedModule(pl.LightningModule):
     """A federation that a Lightning ``Trainer`` runs: ``max_steps`` counts rounds.
 
-    The aggregated delta is put into ``.grad`` of the server's row and the wrapped optimiser applies it, so checkpoints,
+    The aggregated delta is put into ``.grad`` of the server's rows and the wrapped optimiser applies it, so checkpoints,
     loggers, progress bars and callbacks work as for any other module. Checkpoints hold the clients' states.
     Every round logs ``train/loss``; validation logs the task's metrics, such as ``validation/nmae`` (mean over clients of
     their own models) and its spread; testing logs the same for the test span. Clients that are held out (attribute
@@ -70,7 +70,7 @@ class FederatedModule(pl.LightningModule):
         federation = build_federation(data, model, as_method(method), loss=loss, config=config, parts=parts)
         # Not a submodule: its template's weights are no parameters of ours.
         object.__setattr__(self, "federation", federation)
-        self.server = nn.Parameter(federation.initial_row())
+        self.server = nn.Parameter(federation.initial_rows())
         # Rounds of this federation's life: a second fit goes on where the first ended.
         self.register_buffer("rounds", torch.zeros((), dtype=torch.int64))
         self.last_round: RoundReport | None = None
@@ -82,7 +82,7 @@ class FederatedModule(pl.LightningModule):
     rounds: Tensor
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The algorithm's server optimiser over the server's row."""
+        """The algorithm's server optimiser over the server's rows."""
         return self.federation.algorithm.server_optimizer([self.server])
 
     def train_dataloader(self) -> DataLoader[int]:
@@ -263,11 +263,16 @@ class FederatedModule(pl.LightningModule):
         saved, ours = checkpoint["method"]["name"], self.federation.method.name
         if saved != ours:
             raise PersoflError(f"The checkpoint is of method {saved!r}, this run of {ours!r}.")
-        columns = checkpoint["state_dict"]["server"].shape[1]
+        rows, columns = checkpoint["state_dict"]["server"].shape
         if columns != self.server.shape[1]:
             raise PersoflError(
                 f"The checkpoint's model has {columns} parameters, this run's {self.server.shape[1]}. Build the model that "
                 "it was trained with."
+            )
+        if rows != self.server.shape[0]:
+            raise PersoflError(
+                f"The checkpoint's server has {rows} rows, this run's {self.server.shape[0]}: other clusters or clients. "
+                "Use the data and the distance settings that it was trained with."
             )
         self.federation.store.load_state_dict(checkpoint["clients"])
         self.federation.personaliser.load_state_dict(checkpoint.get("distances", {}))

@@ -19,6 +19,7 @@ from .data import ClientData, facts_of
 from .errors import PersoflError, unknown_name
 from .features import FEATURES, MODEL_FEATURES, Snapshot
 from .oracles import Oracle
+from .pairwise import Between, measure_pairwise
 from .plan import Plan
 
 
@@ -143,6 +144,11 @@ class Personaliser:
     def distances(self) -> Distances:
         """The population's distances, measured when first asked for, if need be on the model as it was built."""
         return self._measured(self._oracle.layout.row(self._oracle.module))
+
+    @cached_property
+    def pairwise(self) -> Between:
+        """Distances between all clients, measured when first asked for, once."""
+        return measure_pairwise(self._data, self._config)
 
     def _measured(self, row: Tensor) -> Distances:
         model = Snapshot.of(self._oracle, row) if self._config.refresh else None

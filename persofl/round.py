@@ -47,9 +47,9 @@ def run_round(
 
     Args:
         federation: the population and its method; its store is updated when the round succeeded.
-        server: the server's row ``(1, parameters)``; changed by ``apply`` only.
+        server: the server's rows ``(R, parameters)``, R of ``federation.routes``; changed by ``apply`` only.
         round_: from 0; with the seed it determines the cohort and every batch.
-        apply: the server optimiser's step on the pseudo-gradient ``(1, parameters)``.
+        apply: the server optimiser's step on the pseudo-gradient ``(R, parameters)``.
 
     Raises:
         DivergedError: a client's loss is not finite; server and store are as before the round.
@@ -67,10 +67,11 @@ def run_round(
     else:
         for transform in parts.update_transforms:
             updates = transform(updates)
-        aggregate = parts.aggregator(updates)
+        aggregate = parts.aggregator.rows(updates)
         for server_transform in parts.server_transforms:
             aggregate = server_transform(aggregate, updates)
-        apply(aggregate)
+        offset = federation.routes.offset(server, rows["anchor"], cohort)
+        apply(aggregate if offset is None else aggregate + offset)
     federation.store.write(cohort, kept)
     return RoundReport(round_, cohort, losses, plan, updates)
 
@@ -78,7 +79,9 @@ def run_round(
 def broadcast(federation: Federation, server: Tensor, cohort: Tensor, plan: Plan) -> Rows:
     """The rows that clients start from: the anchor, and copies to work on."""
     algorithm = federation.algorithm
-    anchor = server.clone().expand(len(cohort), -1)  # the server's own row changes before the round is over
+    routes = federation.routes  # one row for all is copied: it changes before the round is over
+    server = server.clone() if routes.count == 1 else server
+    anchor = routes.anchors(server, cohort, federation.store.seen)
     state = federation.store.read(cohort, algorithm.new_client(anchor, plan))
     return {**algorithm.begin(anchor, state, plan), "anchor": anchor}
 
@@ -100,4 +103,5 @@ def collect(federation: Federation, cohort: Tensor, rows: Rows, plan: Plan, roun
     delta = federation.algorithm.delta(rows)
     if delta is None:
         return None
-    return Updates(cohort, delta, plan.weight, round_, federation.config.seed)
+    shares = federation.routes.shares(cohort)
+    return Updates(cohort, delta, plan.weight, round_, federation.config.seed, shares=shares)

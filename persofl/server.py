@@ -25,6 +25,8 @@ class Updates:
         clients: ``(cohort,)`` indices into the population.
         deltas: ``anchor - local``, ``(cohort, parameters)``.
         weights: of the average, ``(cohort, 1)``, any positive scale.
+        shares: how much of its weight each client has in each of the server's rows, ``(R, cohort)``; None where there is
+            one row, for all.
         round: of the federation, from 0.
         seed: of the run, for transforms that draw noise.
         payload: summaries that a method sends beside the delta, by name.
@@ -36,10 +38,26 @@ class Updates:
     round: int
     seed: int
     payload: dict[str, Tensor] = field(default_factory=dict)
+    shares: Tensor | None = None
 
     def with_deltas(self, deltas: Tensor) -> Updates:
         """The same updates with other deltas."""
         return dataclasses.replace(self, deltas=deltas)
+
+    def to_row(self, row: int) -> Updates:
+        """The updates of the clients that have a share in a row, as if it were the only one."""
+        if self.shares is None:
+            return self
+        share = self.shares[row]
+        own = share > 0
+        return dataclasses.replace(
+            self,
+            clients=self.clients[own],
+            deltas=self.deltas[own],
+            weights=self.weights[own] * share[own].unsqueeze(1),
+            payload={name: value[own] for name, value in self.payload.items()},
+            shares=None,
+        )
 
 
 class Sampler(ABC):
@@ -63,15 +81,27 @@ class Aggregator(ABC):
 
     @abstractmethod
     def __call__(self, updates: Updates) -> Tensor:
-        """The pseudo-gradient ``(1, parameters)``."""
+        """The pseudo-gradient ``(1, parameters)`` of clients that all have the same row."""
+
+    def rows(self, updates: Updates) -> Tensor:
+        """The pseudo-gradient of each of the server's rows, ``(R, parameters)``; zero where no client has a share.
+
+        Row by row what :meth:`__call__` makes of the clients that have a share; a subclass may do all at once.
+        """
+        if updates.shares is None:
+            return self(updates)
+        aggregate = updates.deltas.new_zeros(len(updates.shares), updates.deltas.shape[1])
+        for row in (updates.shares > 0).any(1).nonzero().flatten().tolist():
+            aggregate[row] = self(updates.to_row(row))[0]
+        return aggregate
 
 
 class ServerTransform(ABC):
     """Changes the aggregate before the server optimiser sees it."""
 
     @abstractmethod
-    def __call__(self, row: Tensor, updates: Updates) -> Tensor:
-        """``(1, parameters)`` to the same shape."""
+    def __call__(self, rows: Tensor, updates: Updates) -> Tensor:
+        """``(R, parameters)`` to the same shape; for most methods R is 1."""
 
 
 @dataclass(frozen=True)
@@ -145,3 +175,16 @@ class WeightedMean(Aggregator):
         total = updates.weights.sum()
         shares = updates.weights / torch.where(total > 0, total, 1.0)
         return shares.mT @ updates.deltas
+
+    def rows(self, updates: Updates) -> Tensor:
+        """All rows at once; of rows with clients of their own, in time and memory of one pass over the deltas."""
+        if updates.shares is None:
+            return self(updates)
+        weights = updates.shares * updates.weights.mT
+        total = weights.sum(1, keepdim=True)
+        weights = weights / torch.where(total > 0, total, 1.0)
+        if bool(((weights > 0).sum(0) > 1).any()):
+            return weights @ updates.deltas
+        aggregate = updates.deltas.new_zeros(len(weights), updates.deltas.shape[1])
+        heaviest, row = weights.max(0)
+        return aggregate.index_add_(0, row, updates.deltas * heaviest.unsqueeze(1))

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import PersoflError
 from ..oracles import Batch, Oracle
 from ..plan import Plan, constant_plan
+from ..routes import OneRow, Relations, Routes
 
 Rows = dict[str, Tensor]
 """A cohort's matrices by name: ``anchor``, ``shared``, ``personal`` ``(clients, parameters)``, or columns like ``mix``."""
@@ -137,8 +138,12 @@ class Algorithm(ABC):
         """
         return (self.predictor(anchor, state, plan),)
 
+    def routes(self, relations: Relations) -> Routes:
+        """Which of the server's rows clients start from and send to; one for all, unless clients differ in that."""
+        return OneRow()
+
     def server_optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-        """What applies the aggregate to the server's row; SGD with rate 1 replaces the row by the average."""
+        """What applies the aggregate to the server's rows; SGD with rate 1 replaces a row by the average."""
         return torch.optim.SGD(parameters, lr=1.0)
 
 

@@ -22,6 +22,7 @@ from persofl import (
     run_round,
 )
 from persofl.evaluation import client_experts, weighed
+from persofl.pairwise import Between
 from personalization import Distances
 
 SPEC = WindowSpec(lookback=24, horizon=6, validation_stride=2)
@@ -88,6 +89,13 @@ def distances():
 
 
 @pytest.fixture(scope="session")
+def between():
+    """Distances between six clients in two groups, (0, 2, 3) and (1, 4, 5); all differ."""
+    place = torch.tensor([0.0, 5.0, 0.4, 1.0, 6.2, 5.7])
+    return Between((place[:, None] - place).abs())
+
+
+@pytest.fixture(scope="session")
 def unequal():
     """Columns of a plan: a value of its own for every one of six clients and every knob."""
     knobs = {
@@ -105,15 +113,15 @@ def unequal():
 class FixedPlan:
     """A personaliser whose plan of the whole population was written by hand."""
 
-    def __init__(self, plan, distances=None):
-        self.whole, self.distances = plan, distances
+    def __init__(self, plan, distances=None, pairwise=None):
+        self.whole, self.distances, self.pairwise = plan, distances, pairwise
 
     def plan(self, cohort):
         return self.whole.take(cohort)
 
 
 @pytest.fixture(scope="session")
-def federate(population, distances):
+def federate(population, distances, between):
     """Build a federation; ``columns`` overwrites the plan's columns, known distances replace measured ones."""
 
     def build(method, data=population, model="mlp", columns=None, steered=(), seed=0, **options):
@@ -124,18 +132,18 @@ def federate(population, distances):
         config = RoundConfig(**{"batch_size": 8, "seed": 11, **options})
         federation = build_federation(data, model, method, loss=loss, config=config, parts=parts)
         if len(data) == len(distances):
-            federation.personaliser.__dict__["distances"] = distances
+            federation.personaliser.__dict__.update(distances=distances, pairwise=between)
         if columns is None:
             return federation
         plan = dataclasses.replace(federation.personaliser.whole, steered=frozenset(steered), **columns)
-        return dataclasses.replace(federation, personaliser=FixedPlan(plan, distances))
+        return dataclasses.replace(federation, personaliser=FixedPlan(plan, distances, between))
 
     return build
 
 
 @dataclasses.dataclass
 class Outcome:
-    """What a run left: the server's row after every round, the store, losses, and the predictors."""
+    """What a run left: the server's rows after every round, the store, losses, and the predictors."""
 
     servers: list
     store: dict
@@ -152,7 +160,7 @@ def run():
     """Run rounds with the algorithm's server optimiser."""
 
     def rounds(federation, count=2):
-        parameter = nn.Parameter(federation.initial_row())
+        parameter = nn.Parameter(federation.initial_rows())
         optimizer = federation.algorithm.server_optimizer([parameter])
 
         def apply(aggregate):
