@@ -48,6 +48,8 @@ class SimulatedSpeakers:
         seconds: of a clip; slow words are spoken faster where they would not fit.
         features: ``"log_mel"`` or ``"wave"``, as in all voice sources.
         mels: bands of the log-mel spectrogram.
+        window: seconds of a frame.
+        hop: seconds from one frame to the next.
         cmvn: ``"clip"`` takes each clip's channel and level away.
 
     Raises:
@@ -74,6 +76,8 @@ class SimulatedSpeakers:
     seconds: float = 1.0
     features: Literal["log_mel", "wave"] = "log_mel"
     mels: int = 40
+    window: float = 0.025
+    hop: float = 0.010
     cmvn: Literal["none", "clip"] = "none"
 
     def __post_init__(self) -> None:
@@ -134,6 +138,8 @@ def _options(source: SimulatedSpeakers) -> ClipOptions:
         seconds=source.seconds,
         features=source.features,
         mels=source.mels,
+        window=source.window,
+        hop=source.hop,
         cmvn=source.cmvn,
         min_peak=0.0,
     )
