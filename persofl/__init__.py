@@ -8,6 +8,7 @@ from .algorithms import (
     Algorithm,
     BestOf,
     Ditto,
+    ClusterFedAvg,
     FedAdam,
     FedAvg,
     FedPer,
@@ -16,6 +17,7 @@ from .algorithms import (
     LGFedAvg,
     Local,
     TunedDitto,
+    Neighbours,
 )
 from .errors import DivergedError, PersoflError
 from .federation import Federation, RoundConfig, RoundParts, build_federation
@@ -41,6 +43,7 @@ __all__ = [
     "BestOf",
     "CrossEntropy",
     "DistanceConfig",
+    "ClusterFedAvg",
     "Ditto",
     "DivergedError",
     "FedAdam",
@@ -56,6 +59,7 @@ __all__ = [
     "Method",
     "PersoflError",
     "Pinball",
+    "Neighbours",
     "RoundConfig",
     "RoundParts",
     "RoundReport",

@@ -5,6 +5,7 @@ from .base import ALGORITHMS, Algorithm, LocalStep, Phase, Rows, register_algori
 from .best_of import BestOf
 from .blend import Blend
 from .ditto import Ditto
+from .clusters import ClusterFedAvg
 from .fedadam import FedAdam
 from .fedavg import FedAvg
 from .fedper import FedPer
@@ -13,6 +14,7 @@ from .finetune import FineTune
 from .lgfedavg import LGFedAvg
 from .local import Local
 from .tuned_ditto import TunedDitto
+from .neighbours import Neighbours
 
 __all__ = [
     "ALGORITHMS",
@@ -22,6 +24,7 @@ __all__ = [
     "Blend",
     "Ditto",
     "FedAdam",
+    "ClusterFedAvg",
     "FedAvg",
     "FedPer",
     "FedProx",
@@ -31,6 +34,7 @@ __all__ = [
     "LocalStep",
     "Phase",
     "Rows",
+    "Neighbours",
     "TunedDitto",
     "register_algorithm",
 ]

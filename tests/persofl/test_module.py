@@ -235,10 +235,12 @@ def test_batchnorm_trains_under_the_loop_with_statistics_of_each_clients_own(met
         "best_of",
         "blend",
         "ditto",
+        "cluster_fedavg",
         "finetune",
         "lgfedavg",
         "local",
         "tuned_ditto",
+        "neighbours",
     )
     spread = (means - means.mean(0)).abs().amax(1)
     assert bool((spread > 1e-6).any()) == personal

@@ -1,9 +1,12 @@
 """Every algorithm equals its paper, written in plain PyTorch with one module per client."""
 
+import math
+
 import pytest
 import torch
 
 from persofl import APFL, Ditto, FedAdam, FedAvg, FedProx, FineTune, Local
+from persofl.algorithms import ClusterFedAvg, Neighbours
 from persofl.data import Stream
 
 
@@ -121,6 +124,61 @@ class Naive:
             tuned, _ = self.train(self.weights, batches, kind.personal_lr * self.knob("lr", client) / kind.lr)
             return self.weights + mix * (tuned - self.weights)
         return self.weights
+
+
+class NaiveRows(Naive):
+    """Methods whose clients start from models of their own: a group's, or the mean of what neighbours sent last."""
+
+    GROUPS = ((0, 2, 3), (1, 4, 5))  # of the distances in conftest
+
+    def __init__(self, federation, model):
+        super().__init__(federation, model)
+        self.first, self.sent = self.weights, {}
+        self.models = dict.fromkeys(self.GROUPS, self.first)
+
+    def anchor(self, client):
+        if self.fed.algorithm.name == "cluster_fedavg":
+            return next(model for group, model in self.models.items() if client in group)
+        distances = self.fed.personaliser.pairwise.calibrated
+        unit = sorted(float(distances[k, j]) for k in range(6) for j in range(k))[7]  # the median of 15
+        shares = {
+            j: self.knob("weight", j) * math.exp(-((float(distances[client, j]) / unit) ** 2))
+            for j in self.sent
+        }
+        mean = sum(share * self.sent[j] for j, share in shares.items())
+        return mean / sum(shares.values()) if shares else self.first
+
+    def run(self, rounds):
+        losses = []
+        for round_ in range(rounds):
+            cohort = self.fed.sampler(len(self.fed.data), round_, self.fed.config.seed).tolist()
+            trained = {}
+            for client in cohort:
+                self.weights = self.anchor(client)
+                trained[client] = self.one_client(client, round_)
+            losses.append(torch.stack([loss for _, loss in trained.values()]))
+            self.sent.update({client: shared for client, (shared, _) in trained.items()})
+            for group in self.GROUPS:
+                weight = {client: self.knob("weight", client) for client in group if client in trained}
+                if weight:
+                    total = sum(w * trained[client][0] for client, w in weight.items())
+                    self.models[group] = total / sum(weight.values())
+        return losses, torch.stack([self.anchor(client) for client in range(6)])
+
+
+@pytest.mark.parametrize("cohort", [0.4, 1.0])
+@pytest.mark.parametrize("model", ["mlp", "gru"])
+@pytest.mark.parametrize(
+    "algorithm", [ClusterFedAvg(local_steps=4), Neighbours(local_steps=4)], ids=lambda kind: kind.name
+)
+def test_rows_equal_the_papers_in_plain_pytorch(algorithm, model, cohort, unequal, federate, run):
+    federation = federate(algorithm, model=model, columns=unequal, cohort=cohort)
+    losses, predictors = NaiveRows(federation, federation.oracle.module).run(4)
+    outcome = run(federation, 4)
+    for got, want in zip(outcome.losses, losses, strict=True):
+        close(got, want)
+    close(outcome.predictors, predictors)
+    assert not torch.allclose(predictors[0], predictors[1], atol=1e-4)
 
 
 METHODS = [
