@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .distances import Distances
 from .kind import DistanceKind, Statistics
-from .numeric import safe_root, wide
+from .numeric import safe_root, seeded, wide
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def fit_null(
     """
     if draws < 2:
         raise ValueError(f"draws={draws}: a null needs at least two draws, some hundred to be of use.")
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed, "null")
     squared = torch.stack([n * _null_draws(kind, reference, n, draws, generator) for n in sizes])
     return null_of(torch.tensor(sizes, dtype=squared.dtype, device=squared.device), squared)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
@@ -47,6 +48,11 @@ def argsort_last(x: Tensor) -> Tensor:
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
         return x.argsort(dim=-1)
     return torch.from_numpy(np.argsort(x.detach().numpy(), axis=-1))
+
+
+def seeded(seed: int, purpose: str) -> torch.Generator:
+    """A generator of its own for each purpose, so that a caller's data drawn from the same seed stay independent."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + zlib.crc32(purpose.encode())) % 2**63)
 
 
 def size_groups(features: Sequence[Tensor], limit: int) -> Iterator[tuple[list[int], Tensor]]:

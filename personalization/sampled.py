@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .calibration import Measured, Null, judge, null_of, size_grid
 from .distances import Distances
-from .numeric import rounding, wide
+from .numeric import rounding, seeded, wide
 from .reference import Weighting, client_weights
 from .samples import SampleDistance
 
@@ -83,14 +83,14 @@ class Pool:
         n = torch.tensor([len(x) for x in samples])
         chance = client_weights(n.double(), weighting)
         owner = torch.arange(len(samples)).repeat_interleave(n)
-        shuffle = torch.randperm(int(n.sum()), generator=torch.Generator().manual_seed(seed))
+        shuffle = torch.randperm(int(n.sum()), generator=seeded(seed, "pool"))
         return cls(
             torch.cat(list(samples)), owner, chance / chance.sum(), shuffle, seed, weighting == "samples"
         )
 
     def others(self, client: int, size: int) -> Tensor:
         """Up to ``size`` rows of the other clients, ``(m, F)``: a stretch of the shuffle, from a place of its own."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + client)
+        generator = seeded(self.seed, f"others {client}")
         total, own = len(self.rows), int((self.owner == client).sum())
         size = min(size, total - own)
         if not self.by_rows:
@@ -125,7 +125,7 @@ def thinned(x: Tensor, limit: int, seed: int) -> Tensor:
     """At most ``limit`` rows of ``x``, a seeded draw without replacement where there are more."""
     if len(x) <= limit:
         return x
-    keep = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:limit]
+    keep = torch.randperm(len(x), generator=seeded(seed, "thin"))[:limit]
     return x[keep.to(x.device)]
 
 
@@ -159,7 +159,7 @@ def permutation_null(kind: SampleDistance, pool: Pool, sizes: Sequence[tuple[int
     """
     if draws < 2:
         raise ValueError(f"draws={draws}: a null needs at least two draws, some dozens to be of use.")
-    generator = torch.Generator().manual_seed(pool.seed)
+    generator = seeded(pool.seed, "null")
     effective, scaled = [], []
     for n, m in sorted(sizes, key=lambda pair: pair[0] * pair[1] / sum(pair)):
         step = max(1, _BATCH_PAIRS // max(n, m) ** 2)
