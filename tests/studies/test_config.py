@@ -87,7 +87,7 @@ def test_a_good_file_has_no_problems_and_survives_the_way_to_plain_and_back():
 
 def test_shipped_studies_are_sound():
     shipped = builtin_studies()
-    assert set(shipped) == {"arabic_commands", "demo", "ev", "london", "openacc"}
+    assert set(shipped) == {"arabic_commands", "demo", "distance", "ev", "london", "openacc"}
     for name, text in shipped.items():
         raw = parse_yaml(text, name)
         assert problems(raw) == []
