@@ -24,6 +24,7 @@ from .between import (
 from .calibration import Null, calibrate, fit_null, size_grid
 from .depth import QuantileDepth
 from .distances import Distances
+from .features import calendar_cells, calendar_conditional, daily_profiles, residual_norm, residual_profile
 from .gaussian import GaussianDistance, bures_squared, bures_wasserstein, matrix_root, moments
 from .kind import DISTANCES, DistanceKind, Statistics, build_distance, register_distance
 from .mixing import ExponentialMixing, ShrinkageMixing, TrendMixing
@@ -36,6 +37,7 @@ from .modulators import (
     register_modulator,
 )
 from .pairwise import Pairwise, pairwise_distances, pairwise_of_statistics
+from .parameters import cosine_distance, l2_distance
 from .population import client_statistics, distance_to_population
 from .proximal import BayesProx, ExponentialProx, InverseProx
 from .reference import Summary, combine, summarise
@@ -84,11 +86,16 @@ __all__ = [
     "build_modulator",
     "bures_squared",
     "bures_wasserstein",
+    "calendar_cells",
+    "calendar_conditional",
     "calibrate",
     "client_statistics",
     "combine",
+    "cosine_distance",
+    "daily_profiles",
     "distance_to_population",
     "fit_null",
+    "l2_distance",
     "labelled",
     "matrix_root",
     "midpoint_levels",
@@ -101,6 +108,8 @@ __all__ = [
     "quantile_sketches",
     "register_distance",
     "register_modulator",
+    "residual_norm",
+    "residual_profile",
     "size_grid",
     "sliced_wasserstein",
     "summarise",
