@@ -47,7 +47,7 @@ def clients_plot(results: Results, axes: Axes) -> None:
     what = metric if results.higher else "error"
     axes.set_ylabel(f"share of clients with at most this {what}")
     axes.set_title(
-        f"{results.study}: {'scores' if results.higher else 'errors'} of the {results.facts['clients']} clients"
+        f"{results.study}: {'scores' if results.higher else 'errors'} of the {results.scores['client'].nunique()} clients"
     )
     axes.legend(fontsize=8)
 

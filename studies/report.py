@@ -11,26 +11,26 @@ import pandas as pd
 
 from .compare import group_table, paired_table, summary_table
 from .errors import StudyError, nearest
+from .heldout import UNSEEN, unseen_clients
 from .results import MethodResult, Results
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 REFERENCE = "fedavg"
-UNSEEN = "unseen"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The tables of a study.
+    """The tables of a study, all of them over the clients that train but for ``unseen``.
 
     Args:
-        results: what was read back.
+        results: what was read back, held-out clients too.
         summary: see :func:`studies.compare.summary_table`; the naive predictions last.
         paired: see :func:`studies.compare.paired_table`.
         groups: see :func:`studies.compare.group_table`; empty without a client attribute.
         group_by: that attribute.
-        unseen: the same for clients held out of training and the others; empty where none are.
+        unseen: as ``groups``, of the clients held out of training and of the others; empty where none are.
     """
 
     results: Results
@@ -56,25 +56,32 @@ def compare(results: Results, group_by: str | None = None) -> Comparison:
         raise StudyError(
             f"Study {results.study!r} has no final seed yet. Run it to its end: persofl study run ..."
         )
-    metric = results.metric
-    summary = summary_table(results.scores, metric)
-    naive = [table.rename_axis("client").reset_index() for table in results.naive.values()]
-    rows = [table.assign(method=name, seed=0) for name, table in zip(results.naive, naive, strict=True)]
-    if rows:
-        below = summary_table(pd.concat(rows), metric).assign(seeds=0)
-        summary = pd.concat([summary, below])
+    metric, seen = results.metric, results.seen()
+    summary = summary_table(seen.scores, metric)
+    rows = _naive_scores(seen)
+    if len(rows):
+        summary = pd.concat([summary, summary_table(rows, metric).assign(seeds=0)])
     by = chosen_group(results.attributes, group_by or results.group_by)
-    groups = group_table(results.scores, metric, results.attributes[by]) if by else pd.DataFrame()
-    paired = paired_table(results.scores, metric, REFERENCE)
+    groups = group_table(seen.scores, metric, seen.attributes[by]) if by else pd.DataFrame()
+    paired = paired_table(seen.scores, metric, REFERENCE)
     return Comparison(results, summary, paired, groups, by, _unseen_table(results))
 
 
+def _naive_scores(results: Results) -> pd.DataFrame:
+    """Per-client scores of the predictions without training, as if of methods with one seed."""
+    tables = [
+        t.rename_axis("client").reset_index().assign(method=n, seed=0) for n, t in results.naive.items()
+    ]
+    return pd.concat(tables) if tables else pd.DataFrame()
+
+
 def _unseen_table(results: Results) -> pd.DataFrame:
-    known = results.attributes.get(UNSEEN)
-    if known is None or not known.astype(bool).any():
+    unseen = unseen_clients(results.attributes)
+    if not unseen:
         return pd.DataFrame()
-    words = known.astype(bool).map({True: "unseen", False: "seen"})
-    return group_table(results.scores, results.metric, words)
+    clients = results.attributes.index
+    words = pd.Series(["unseen" if str(name) in unseen else "seen" for name in clients], index=clients)
+    return group_table(pd.concat([results.scores, _naive_scores(results)]), results.metric, words)
 
 
 def chosen_group(attributes: pd.DataFrame, wanted: str | None) -> str:
@@ -169,7 +176,8 @@ def _main_table(comparison: Comparison) -> tuple[str, list[str], list[list[str]]
         ]
         for name, row in comparison.summary.iterrows()
     ]
-    return f"{metric} on the test span", columns, rows
+    whose = ", clients that train" if len(comparison.unseen) else ""
+    return f"{metric} on the test span{whose}", columns, rows
 
 
 def _paired(comparison: Comparison) -> tuple[str, list[str], list[list[str]]]:
@@ -213,10 +221,11 @@ def _notes(comparison: Comparison) -> list[str]:
 
 def _clients_line(results: Results) -> str:
     facts = results.facts
-    dropped = len(facts["dropped"])
+    dropped, unseen = len(facts["dropped"]), len(unseen_clients(results.attributes))
     return (
         f"Study {results.study}: {facts['clients']} clients of {facts['source']}"
-        f"{f', {dropped} left out' if dropped else ''}; "
+        f"{f', {dropped} left out' if dropped else ''}"
+        f"{f', {unseen} held out of training and in no table but their own' if unseen else ''}; "
         f"{_examples(results)}, {results.settings.get('training.rounds')} rounds."
     )
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .confusion import CONFUSION
 from .errors import StudyError, nearest
+from .heldout import unseen_clients, without
 from .names import is_higher_better
 from .tracking import Run, Store
 
@@ -79,6 +80,19 @@ class Results:
     def classes(self) -> list[str]:
         """Names of the classes; none of other targets."""
         return [str(name) for name in self.facts.get("classes", [])]
+
+    def seen(self) -> Results:
+        """The same without the clients held out of training, whom no table or plot mixes with the others."""
+        unseen = unseen_clients(self.attributes)
+        if not unseen:
+            return self
+        return replace(
+            self,
+            scores=without(self.scores, unseen),
+            attributes=without(self.attributes, unseen),
+            naive={name: without(table, unseen) for name, table in self.naive.items()},
+            confusion=None if self.confusion is None else without(self.confusion, unseen),
+        )
 
     @property
     def objective(self) -> str:

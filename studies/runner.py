@@ -11,6 +11,7 @@ from .config import MethodConfig
 from .confusion import CONFUSION
 from .errors import StoppedError, StudyError
 from .events import Done, Event, Failed, Job, Logged
+from .heldout import mean_metrics
 from .names import space_of
 from .pool import Pool
 from .population import Population
@@ -59,6 +60,7 @@ class Runner:
     session: Session
     states: dict[str, MethodState]
     view: View
+    unseen: frozenset[str] = frozenset()
     runs: dict[str, str] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     buffer: dict[str, list[tuple[str, float, int]]] = field(default_factory=dict)
@@ -169,8 +171,7 @@ class Runner:
         rows = [*self.buffer.pop(done.key, []), ("seconds", done.seconds, 0)]
         if done.table is not None:
             store.table(run, "clients.csv", done.table)
-            means = done.table.mean(numeric_only=True).items()
-            rows += [(f"test/{name}", float(mean), 0) for name, mean in means if math.isfinite(mean)]
+            rows += mean_metrics(done.table, self.unseen)
         if done.confusion is not None:
             store.table(run, CONFUSION, done.confusion)
         store.metrics(run, rows)

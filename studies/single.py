@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from .config import MethodConfig, StudyConfig
 from .confusion import CONFUSION, confusion_table
 from .environment import environment
 from .errors import StoppedError, StudyError
+from .heldout import mean_metrics, unseen_clients, without
 from .loading import load_data, settled
 from .locks import exclusive
 from .names import is_higher_better, make_method
@@ -64,8 +64,9 @@ def train_once(config: StudyConfig, console: Console, *, resume: bool = False) -
         with _closing(store, run):
             _fit(module, config, store, run, folder if resume else _emptied(folder))
             table = module.client_table("test")
-            _log_tables(store, run, module, table)
-        _print(config, table, console, folder)
+            unseen = unseen_clients(population.attributes)
+            _log_tables(store, run, module, table, unseen)
+        _print(config, table, unseen, console, folder)
 
 
 def _fit(module: FederatedModule, config: StudyConfig, store: Store, run: str, folder: Path) -> None:
@@ -132,25 +133,35 @@ def _emptied(folder: Path) -> Path:
     return folder
 
 
-def _log_tables(store: Store, run: str, module: FederatedModule, table: pd.DataFrame) -> None:
+def _log_tables(
+    store: Store, run: str, module: FederatedModule, table: pd.DataFrame, unseen: frozenset[str]
+) -> None:
     store.table(run, "clients.csv", table)
     confusion = confusion_table(module)
     if confusion is not None:
         store.table(run, CONFUSION, confusion)
-    means = table.mean(numeric_only=True).items()
-    store.metrics(run, [(f"test/{name}", float(mean), 0) for name, mean in means if math.isfinite(mean)])
+    store.metrics(run, mean_metrics(table, unseen))
 
 
-def _print(config: StudyConfig, table: pd.DataFrame, console: Console, folder: Path) -> None:
+def _print(
+    config: StudyConfig, table: pd.DataFrame, unseen: frozenset[str], console: Console, folder: Path
+) -> None:
     from persofl.metrics import summarise
 
     metric = str(config.metric)
-    errors = summarise(table[metric].to_numpy(), higher=is_higher_better(metric))
+    seen = without(table, unseen)
+    errors = summarise(seen[metric].to_numpy(), higher=is_higher_better(metric))
+    held_out = table.drop(index=seen.index)[metric].mean()
     words = ", ".join(
         f"{name.replace('_', ' ')} {errors[name]:.4f}" for name in ("mean", "median", "worst_decile")
     )
     lines = [
         f"{metric} on the test span over {int(errors['clients'])} clients: {words}",
+        *(
+            [f"{metric} of the {len(unseen)} clients held out of training: mean {held_out:.4f}"]
+            if unseen
+            else []
+        ),
         f"Every client's errors: clients.csv of the run in MLflow (experiment {config.name!r})",
         f"Checkpoint: {folder / LAST}",
     ]

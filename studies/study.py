@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .config import StudyConfig
 from .errors import StoppedError
+from .heldout import unseen_clients
 from .loading import forget_data, load_data, settled
 from .locks import exclusive, slug
 from .plots import write_plots
@@ -81,8 +82,9 @@ def _run_jobs(session: Session, population: Population, pool: Pool, console: Con
     work = work_of(session, states)
     if work.before:
         console.print(f"Going on: {work.before} of {work.total} jobs are done.", highlight=False)
+    unseen = unseen_clients(population.attributes)
     try:
-        run_study(Runner(session, states, make_view(console, work)), pool)
+        run_study(Runner(session, states, make_view(console, work), unseen), pool)
     except StoppedError as stop:
         raise StoppedError(
             f"Stopped ({stop}). All runs are closed; run the same command again to go on where it stopped."
@@ -92,7 +94,7 @@ def _run_jobs(session: Session, population: Population, pool: Pool, console: Con
 def publish(comparison: Comparison, session: Session) -> Path:
     """Write report, JSON and plots to ``<folder>/reports/<study>`` and to the study's comparison run."""
     folder = session.folder / "reports" / slug(session.config.name)
-    files = write_plots(comparison.results, folder)
+    files = write_plots(comparison.results.seen(), folder)
     for name, text in (("report.md", as_markdown(comparison)), ("comparison.json", as_json(comparison))):
         (folder / name).write_text(text)
         files.append(folder / name)

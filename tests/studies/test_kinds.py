@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from rich.console import Console
@@ -22,6 +24,7 @@ from studies.report import as_json, as_markdown, compare, print_report
 from studies.results import read_results
 from studies.session import differences, settings
 from studies.study import run
+from studies.tracking import open_store
 from studies.yamlfile import merged, read_study
 
 BUDGET = {
@@ -92,8 +95,6 @@ def test_a_study_of_each_kind_runs_and_is_shown_again(name, finished, tmp_path):
     assert comparison.summary["mean"].notna().all()
     assert comparison.summary["clients"].gt(0).all()
     assert f"{comparison.results.facts['clients']} clients" in said
-    from studies.tracking import open_store
-
     again = compare(read_results(open_store(config.tracking.dir), name))
     assert as_json(again) == as_json(comparison)
     assert words_of(again) == words_of(comparison)
@@ -125,8 +126,39 @@ def test_keywords_are_reported_by_accuracy_with_held_out_speakers_apart(finished
     assert "Higher is better" in as_markdown(comparison)
     content = json.loads(as_json(comparison))
     assert set(content["unseen"]) == {"seen", "unseen"}
+    assert content["methods"][0]["summary"]["clients"] == content["naive"]["majority"]["clients"] == 4
+    assert "accuracy on the test span, clients that train" in text
+    assert "1 held out of training and in no table but their own" in text
     scores = comparison.results.scores
     np.testing.assert_allclose(scores["accuracy"] + scores["error"], 1)
+
+
+def test_no_table_plot_or_logged_mean_mixes_held_out_clients_with_the_others(finished):
+    config, done, _ = finished("arabic_commands")
+    comparison = done.comparison
+    results, attributes = comparison.results, comparison.results.attributes
+    (unseen,) = attributes.index[attributes["unseen"].astype(bool)]
+    scores = results.scores.copy()
+    scores.loc[scores["client"] == unseen, "accuracy"] = 100.0  # would be seen in every figure
+    spoilt = compare(dataclasses.replace(results, scores=scores))
+    for name in ("summary", "paired", "groups"):
+        pd.testing.assert_frame_equal(getattr(spoilt, name), getattr(comparison, name))
+    assert spoilt.unseen.loc["unseen", "fedavg"] == 100.0
+    for label in ("local", "fedavg"):
+        own = results.scores[(results.scores["method"] == label) & (results.scores["client"] != unseen)]
+        assert comparison.summary.loc[label, "mean"] == pytest.approx(own["accuracy"].mean())
+        assert comparison.unseen.loc["seen", label] == pytest.approx(own["accuracy"].mean())
+    seen = results.seen()
+    for table in (seen.scores, seen.confusion):
+        assert unseen not in set(table["client"])
+        assert table["client"].nunique() == 4
+    assert unseen not in best_and_worst(seen)[1]
+    assert unseen not in seen.attributes.index
+    store = open_store(config.tracking.dir)
+    runs = store.runs(store.experiment(config.name))
+    (run_,) = [run for run in runs if run.kind == "seed" and run.method == "fedavg"]
+    assert run_.metrics["test/accuracy"] == pytest.approx(comparison.unseen.loc["seen", "fedavg"])
+    assert run_.metrics["test/unseen_accuracy"] == pytest.approx(comparison.unseen.loc["unseen", "fedavg"])
 
 
 def test_confusions_are_kept_by_client_and_add_up(finished):
