@@ -19,7 +19,7 @@ _SEASON_SECONDS = (
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What one client contributes; ``few`` says why it cannot."""
+    """What one client contributes; ``few`` says why it cannot, ``zeros`` which share of its training readings is 0."""
 
     mean: npt.NDArray[np.float64]
     std: npt.NDArray[np.float64]
@@ -27,6 +27,7 @@ class Survey:
     runs: Mapping[Span, tuple[Ints, Ints]]
     days: tuple[Ints, Ints]
     few: str | None
+    zeros: float
 
 
 def survey_client(series: ClientSeries, client: int, spec: WindowSpec) -> Survey:
@@ -50,6 +51,7 @@ def survey_client(series: ClientSeries, client: int, spec: WindowSpec) -> Survey
         runs=runs,
         days=_client_days(training[: breaks[0] if len(breaks) else None, 0], series, client),
         few=reason if few else None,
+        zeros=float((training[:, 0] == 0).sum() / max(1, (~np.isnan(training[:, 0])).sum())),
     )
 
 

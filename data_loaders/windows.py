@@ -35,6 +35,7 @@ class ForecastWindows:
         runs: the valid windows of each span.
         days: the complete observed days of the training span, of a client's first run.
         ahead: ``(channels,)`` bool, the channels that are known in advance; None when there are none.
+        idle: whether most training readings of most clients are zero, as a charger's are.
     """
 
     series: ClientSeries
@@ -45,6 +46,7 @@ class ForecastWindows:
     runs: Mapping[Span, Runs]
     days: Runs
     ahead: Tensor | None = None
+    idle: bool = False
 
     def __len__(self) -> int:
         return len(self.series)
@@ -118,18 +120,29 @@ class ForecastWindows:
         return _rows(self.series.values, first, self.days.stride)[..., 0]
 
     def features(self, client: int) -> Tensor:
-        """Return what distances compare: a client's training data, scaled, ``(n, F)``; F is the same for all.
+        """Return what distances compare: a client's training data, ``(n, F)``; F is the same for all.
 
-        Daily profiles, see :meth:`profiles`, where the step divides a day and every client has two complete days;
-        otherwise the target in training windows, about one every ``horizon`` steps, ``F = lookback + horizon``.
+        Daily profiles, see :meth:`profiles`, where the step divides a day and every client has two complete days; otherwise
+        the inputs and targets of training windows side by side, about one every ``horizon`` steps, ``F = lookback *
+        channels + horizon``. Windows are on the population's scale, since on its own no client lies far from the others.
+        So are profiles of readings that are mostly zero: a client's own mean would move its zeros, and every idle hour
+        of two clients of one habit would differ by the same amount.
         """
         if self.days.stride and bool((self.days.count() >= 2).all()):
-            return self.profiles(client)
+            days = self.profiles(client)
+            return self._common(client, days[..., None])[..., 0] if self.idle else days
         count = int(self.count("train")[client])
         every = max(1, min(self.spec.horizon // self.spec.train_stride, count - 1))
         ranks = torch.arange(0, count, every, device=self.days.base.device)
         positions = self.positions("train", torch.tensor([client], device=ranks.device), ranks[None])[0]
-        return _rows(self.series.values, positions, self.spec.width)[..., 0]
+        x, y = self.gather(positions)
+        return torch.cat([self._common(client, x).flatten(1), self._common(client, y[..., None])[..., 0]], 1)
+
+    def _common(self, client: int, values: Tensor) -> Tensor:
+        """Return scaled values ``(..., first channels)`` on the population's scale, to which clients count alike."""
+        mean, std = self.mean[:, : values.shape[-1]], self.std[:, : values.shape[-1]]
+        spread = (std.square().mean(0) + mean.var(0, correction=0)).sqrt()
+        return (values * std[client] + (mean[client] - mean.mean(0))) / spread
 
     def unscale(self, clients: Tensor, y: Tensor) -> Tensor:
         """Return scaled targets ``(c, ...)`` of ``clients`` ``(c,)`` in the original unit."""
@@ -181,6 +194,7 @@ def make_windows(series: ClientSeries, spec: WindowSpec) -> ForecastWindows:
         },
         days=join_runs([survey.days for survey in chosen], scaled.offsets, day_steps(series)),
         ahead=ahead if bool(ahead.any()) else None,
+        idle=float(np.median([survey.zeros for survey in chosen])) > 0.5,
     )
 
 

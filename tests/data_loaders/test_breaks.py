@@ -120,12 +120,37 @@ def test_features_are_days_where_all_clients_have_them_else_windows(make_series)
     assert torch.equal(days.features(1), days.profiles(1))
     mixed = make_windows(make_series([long, short]), SMALL)
     assert [mixed.features(client).shape for client in range(2)] == [(58, 5), (16, 5)]
-    x, y = mixed.gather(mixed.positions("train", torch.tensor([0]), torch.tensor([[0, 2, 4]]))[0])
-    torch.testing.assert_close(mixed.features(0)[:3], torch.cat([x[..., 0], y], dim=1))
+    both = [one[: mixed.spec.bounds(len(one))["train"][1]] for one in (long, short)]
+    mean = np.mean([one.mean() for one in both])
+    std = np.sqrt(np.mean([one.var() + (one.mean() - mean) ** 2 for one in both]))
+    for client, one in enumerate((long, short)):
+        raw = torch.from_numpy((one - mean) / std)[:11]
+        torch.testing.assert_close(mixed.features(client)[:4], raw.unfold(0, 5, 2), rtol=1e-4, atol=1e-5)
     few = make_windows(make_series([long, np.arange(12)]), WindowSpec(3, 2, validation_stride=1))
     assert few.features(1).shape == (2, 5)
     odd = make_windows(make_series([long], step_seconds=7000), SMALL)
     assert odd.features(0).shape[1] == 5
+
+
+def test_features_of_windows_hold_all_channels_and_the_target_on_one_scale(make_series):
+    first = np.stack([np.arange(60.0), np.sin(np.arange(60))], 1)
+    windows = make_windows(make_series([first, first * 3 + 5], step_seconds=7000), SMALL)
+    assert windows.features(0).shape[1] == 3 * 2 + 2
+    near, far = (windows.features(client) for client in range(2))
+    ratio = (far[1:] - far[:1]) / (near[1:] - near[:1])
+    torch.testing.assert_close(ratio, torch.full_like(ratio, 3.0), rtol=1e-3, atol=1e-3)
+
+
+def test_days_of_mostly_zeros_keep_their_zeros_together(make_series):
+    rng = np.random.default_rng(0)
+    idle = [np.where(rng.random(400) < 0.1, size, 0.0) for size in (3.0, 9.0)]
+    windows = make_windows(make_series(idle), SMALL)
+    assert windows.idle
+    zeros = [windows.features(k)[windows.profiles(k) == windows.profiles(k).min()] for k in range(2)]
+    assert float(torch.cat(zeros).std()) < 1e-5
+    busy = make_windows(make_series([one + 1 for one in idle]), SMALL)
+    assert not busy.idle
+    assert torch.equal(busy.features(0), busy.profiles(0))
 
 
 def test_runs_that_are_too_short_are_part_of_the_remedy(make_series):

@@ -144,6 +144,21 @@ def test_turning_the_dial_makes_distances_grow(seed):
     assert means[2] > 1.5 * means[0]
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_turning_the_dial_moves_what_a_study_compares(seed):
+    means = []
+    for dial in (0, 0.5, 1):
+        series = cars(
+            clients=12, heterogeneity=dial, seed=seed, covariates=("leader_speed", "gap"), frequency=1
+        )
+        windows = make_windows(series, WindowSpec(lookback=10, horizon=5, max_gap=2, validation_stride=1))
+        features = [windows.features(client) for client in range(12)]
+        found = distance_to_population(features, draws=16, projections=32, standardise=True)
+        means.append(float(found.calibrated.mean()))
+    assert means[0] < 0.9 * means[1] < 0.9 * means[2]
+    assert means[2] > 1.4 * means[0]
+
+
 def test_all_problems_of_the_options_come_in_one_message():
     with pytest.raises(DataError) as caught:
         build_source(

@@ -123,6 +123,20 @@ def test_turning_the_dial_makes_distances_grow(seed):
     assert means[2] > 3 * means[0]
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_turning_the_dial_moves_what_a_study_compares_by_the_hour(seed):
+    means, apart = [], []
+    for dial in (0, 0.5, 1):
+        windows = make_windows(chargers(clients=24, heterogeneity=dial, seed=seed), WindowSpec(168, 24))
+        features = [windows.features(client) for client in range(24)]
+        found = distance_to_population(features, draws=64, projections=32, standardise=True)
+        means.append(float(found.calibrated.mean()))
+        apart.append(float((found.p_value < 0.05).double().mean()))
+    assert means[0] < means[1] < means[2]
+    assert means[2] > 1.5 * means[0]
+    assert apart[0] <= 0.3 < apart[1] <= apart[2]
+
+
 def test_all_problems_of_the_options_come_in_one_message():
     with pytest.raises(DataError) as caught:
         build_source(
