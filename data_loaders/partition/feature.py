@@ -27,7 +27,7 @@ class FeatureShift:
         offset: standard deviation of the offset, in standard deviations of the channel over all clients.
         noise: largest standard deviation of added noise, in the same unit; a client's is uniform up to it.
         rotation: largest shift of a series against the clock, hours; a client's is uniform up to it, either way. Values
-            that leave a run at one end enter it at the other. Series only.
+            that leave a run are gone, and what enters it at the other end is missing. Series only.
         seed: of the draws, together with the client's name.
 
     Raises:
@@ -86,6 +86,15 @@ class FeatureShift:
 
 
 def _rotated(series: ClientSeries, client: int, values: Floats, hours: float) -> Floats:
-    """Return ``(steps, own)`` moved later by ``hours``, run by run, what leaves at the end entering at the start."""
+    """Return ``(steps, own)`` moved later by ``hours``, run by run, missing where nothing moved to.
+
+    A circle would bring the end of a run, which is to be tested on, to its start, which is trained on.
+    """
     steps = round(hours * 3600 / series.step_seconds)
-    return np.concatenate([np.roll(values[run], steps, axis=0) for run in runs(series, client)])
+    moved = np.full_like(values, np.nan)
+    for run in runs(series, client):
+        length = run.stop - run.start
+        steps_here = max(-length, min(length, steps))
+        later, earlier = max(0, steps_here), max(0, -steps_here)
+        moved[run.start + later : run.stop - earlier] = values[run.start + earlier : run.stop - later]
+    return moved

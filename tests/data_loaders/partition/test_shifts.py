@@ -49,6 +49,14 @@ def test_a_clients_shift_does_not_depend_on_the_others(make_samples):
     assert torch.equal(alone.inputs, shift(samples).inputs[samples.rows(1)])
 
 
+def moved(values, steps):
+    """Later by ``steps``, missing where nothing moved to."""
+    rolled = values.roll(steps)
+    rolled[:steps] = float("nan") if steps > 0 else rolled[:steps]
+    rolled[len(values) + min(steps, 0) :] = float("nan")
+    return rolled
+
+
 def test_rotation_moves_runs_and_leaves_what_is_known(households):
     hours = np.arange(len(households.values)) % 24
     values = torch.cat([households.values, torch.from_numpy(hours.astype(np.float32))[:, None]], 1)
@@ -65,9 +73,25 @@ def test_rotation_moves_runs_and_leaves_what_is_known(households):
     assert max(map(abs, steps)) > 1
     assert torch.equal(rotated.values[:, 1], values[:, 1])
     own = series.of(0)[:, 0]
-    expected = torch.cat([own[:100].roll(steps[0]), own[100:].roll(steps[0])])
+    expected = torch.cat([moved(own[:100], steps[0]), moved(own[100:], steps[0])])
     torch.testing.assert_close(rotated.of(0)[:, 0], expected, equal_nan=True)
     assert torch.equal(rotated.breaks, series.breaks)
+
+
+def test_rotation_brings_no_later_value_round_to_the_start(make_series):
+    """Every value is its own step number, so that each tells where it came from."""
+    series = make_series([np.arange(100.0)] * 8)
+    rotated = FeatureShift(rotation=12.0, seed=2)(series)
+    steps = [round(hours) for hours in rotated.attributes["shift_hours"]]
+    assert min(steps) < -3 < 3 < max(steps)
+    for client, step in enumerate(steps):
+        values = rotated.of(client)[:, 0]
+        there = ~values.isnan()
+        assert int(there.sum()) == 100 - abs(step)
+        assert torch.equal(values[there], torch.arange(100.0)[there] - step)
+        assert float(values[:60].nan_to_num(0).max()) < 80  # no training value is of the test span
+    gone = FeatureShift(rotation=1e4, seed=2)(series)
+    assert int(gone.of(0).isnan().sum()) == 100
 
 
 def test_shifts_that_change_nothing_or_do_not_fit_are_refused(make_samples):
