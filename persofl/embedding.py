@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from .errors import PersoflError
@@ -43,3 +44,8 @@ def watch_head(module: nn.Module) -> Iterator[list[Tensor]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def joined(seen: list[Tensor], lead: int = 1) -> Tensor:
+    """What :func:`watch_head` collected in one forward pass as one embedding, ``(..., width)`` behind ``lead`` axes."""
+    return torch.cat([part.flatten(lead) for part in seen], -1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .data import facts_of
-from .embedding import watch_head
+from .embedding import joined, watch_head
 from .errors import PersoflError
 from .losses import Loss
 from .oracles import Oracle
@@ -187,7 +187,7 @@ def embeddings(data: Any, model: Snapshot) -> list[Tensor]:
     def read(x: Tensor, _: Tensor) -> Tensor:
         with watch_head(model.module) as seen:
             model.module(x)
-        return torch.cat([part.flatten(1) for part in seen], 1)
+        return joined(seen)
 
     return _over_training(data, read)
 

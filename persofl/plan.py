@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .errors import PersoflError
 
-KNOBS = ("lr", "local_steps", "personal_steps", "prox", "mix", "weight", "depth")
+KNOBS = ("lr", "local_steps", "personal_steps", "prox", "mix", "weight", "depth", "align")
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Plan:
         mix: share of the personal model in what the client uses, in [0, 1].
         weight: of the client's update in the average; any positive scale.
         depth: how many layers are personal.
+        align: strength of the pull of the embedding towards the anchor's.
         layers: which layer a column of the model's rows belongs to, ``(parameters,)``, as
             :attr:`persofl.layout.Layout.layers` says; None where nothing was laid out.
         steered: knobs that a modulator set; an algorithm leaves these as they are.
@@ -38,6 +39,7 @@ class Plan:
     mix: Tensor
     weight: Tensor
     depth: Tensor
+    align: Tensor
     layers: Tensor | None = None
     steered: frozenset[str] = frozenset()
 
@@ -76,7 +78,15 @@ def constant_plan(counts: Tensor, **values: float) -> Plan:
         counts: training examples of each client, ``(clients,)``.
         values: of the knobs; those left out are neutral (one step, no pull, all of a mixture and no layer personal).
     """
-    neutral = {"lr": 0.1, "local_steps": 1, "personal_steps": 1, "prox": 0.0, "mix": 1.0, "depth": 0}
+    neutral = {
+        "lr": 0.1,
+        "local_steps": 1,
+        "personal_steps": 1,
+        "prox": 0.0,
+        "mix": 1.0,
+        "depth": 0,
+        "align": 0.0,
+    }
     columns: dict[str, Any] = {
         name: torch.full((len(counts), 1), float(value)) for name, value in (neutral | values).items()
     }

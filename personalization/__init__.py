@@ -7,6 +7,7 @@ modulators that turn them into coefficients. Imports torch and NumPy; usable wit
     mix = build_modulator("mix_by_distance", tau=1.0)(base, distances)      # (clients, 1) -> (clients, 1)
 """
 
+from .alignment import ExponentialAlignment
 from .between import (
     EnergyDistance,
     ExactDistance,
@@ -57,6 +58,7 @@ __all__ = [
     "Distances",
     "EnergyDistance",
     "ExactDistance",
+    "ExponentialAlignment",
     "ExponentialMixing",
     "ExponentialProx",
     "GaussianDistance",

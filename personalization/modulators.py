@@ -18,7 +18,7 @@ from torch import Tensor
 from .distances import Distances
 from .errors import unknown_name
 
-KNOBS = ("lr", "local_steps", "personal_steps", "prox", "mix", "weight", "depth")
+KNOBS = ("lr", "local_steps", "personal_steps", "prox", "mix", "weight", "depth", "align")
 
 
 class Modulator(ABC):

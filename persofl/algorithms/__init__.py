@@ -1,11 +1,12 @@
 """Federated algorithms, one file each; importing the package registers them."""
 
+from .aligned import Aligned
 from .apfl import APFL
 from .base import ALGORITHMS, Algorithm, LocalStep, Phase, Rows, register_algorithm
 from .best_of import BestOf
 from .blend import Blend
-from .ditto import Ditto
 from .clusters import ClusterFedAvg
+from .ditto import Ditto
 from .fedadam import FedAdam
 from .fedavg import FedAvg
 from .fedper import FedPer
@@ -13,18 +14,19 @@ from .fedprox import FedProx
 from .finetune import FineTune
 from .lgfedavg import LGFedAvg
 from .local import Local
-from .tuned_ditto import TunedDitto
 from .neighbours import Neighbours
+from .tuned_ditto import TunedDitto
 
 __all__ = [
     "ALGORITHMS",
     "APFL",
     "Algorithm",
+    "Aligned",
     "BestOf",
     "Blend",
+    "ClusterFedAvg",
     "Ditto",
     "FedAdam",
-    "ClusterFedAvg",
     "FedAvg",
     "FedPer",
     "FedProx",
@@ -32,9 +34,9 @@ __all__ = [
     "LGFedAvg",
     "Local",
     "LocalStep",
+    "Neighbours",
     "Phase",
     "Rows",
-    "Neighbours",
     "TunedDitto",
     "register_algorithm",
 ]

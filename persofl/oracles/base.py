@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,21 @@ class Batch:
 
     x: Tensor
     y: Tensor
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """What is added to every client's loss: ``strength * gap(embedding, target)``.
+
+    Attributes:
+        gap: of embeddings ``(..., batch, width)`` and targets ``(..., *)``, gives ``(...)``; differentiable in the first.
+        target: of each client, ``(clients, *)``.
+        strength: ``(clients, 1)``.
+    """
+
+    gap: Callable[[Tensor, Tensor], Tensor]
+    target: Tensor
+    strength: Tensor
 
 
 class Oracle(ABC):
@@ -37,15 +53,19 @@ class Oracle(ABC):
         self.layout, self.loss = layout, loss
 
     @abstractmethod
-    def grad(self, rows: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def grad(self, rows: Tensor, batch: Batch, penalty: Penalty | None = None) -> tuple[Tensor, Tensor]:
         """Loss and gradient of every client's own model on its own batch.
 
         Args:
             rows: ``(clients, parameters)``; columns of statistics (BatchNorm) are advanced in place.
             batch: of the same clients in the same order.
+            penalty: on the embeddings; it is in the gradients, and not in the losses.
 
         Returns:
             Losses ``(clients,)`` and gradients ``(clients, parameters)``, zero in the columns of statistics.
+
+        Raises:
+            PersoflError: a penalty, and a model without a head.
         """
 
     def descend(self, rows: Tensor, batch: Batch, lr: Tensor) -> Tensor:
@@ -62,6 +82,21 @@ class Oracle(ABC):
         losses, grads = self.grad(rows, batch)
         rows.addcmul_(grads, lr, value=-1)
         return losses
+
+    @abstractmethod
+    def embed(self, rows: Tensor, x: Tensor) -> Tensor:
+        """What reaches every client's head in training mode, without gradients; see :mod:`persofl.embedding`.
+
+        Args:
+            rows: ``(clients, parameters)``, left as they are.
+            x: ``(clients, examples, lookback, channels)``.
+
+        Returns:
+            ``(clients, examples, width)``.
+
+        Raises:
+            PersoflError: the model has no head.
+        """
 
     @abstractmethod
     def predict(self, rows: Tensor, x: Tensor) -> Tensor:

@@ -9,10 +9,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ..embedding import joined, watch_head
 from ..layout import Layout
 from ..losses import Loss
 from ..models.affine import Pullback, Sink, give_sink, vjp
-from .base import Batch, Oracle, evaluating
+from .base import Batch, Oracle, Penalty, evaluating
 
 
 class BatchedOracle(Oracle):
@@ -32,11 +33,11 @@ class BatchedOracle(Oracle):
         self._uses_weights_once: bool | None = None
         self._bound: tuple[Callable[[], Tensor | None], list[Sink]] = (lambda: None, [])
 
-    def grad(self, rows: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def grad(self, rows: Tensor, batch: Batch, penalty: Penalty | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Oracle.grad`."""
         grads = torch.empty_like(rows)
         sinks = {name: Sink(view) for name, view in self.layout.views(grads).items()}
-        losses, parts = self._backward(rows, batch, sinks)
+        losses, parts = self._backward(rows, batch, sinks, penalty=penalty)
         for sink, part in zip(sinks.values(), parts, strict=True):
             if part is not None:
                 sink.fill_with(part)
@@ -71,20 +72,30 @@ class BatchedOracle(Oracle):
         )
 
     def _backward(
-        self, rows: Tensor, batch: Batch, sinks: dict[str, Sink], lr: Tensor | None = None
+        self,
+        rows: Tensor,
+        batch: Batch,
+        sinks: dict[str, Sink],
+        lr: Tensor | None = None,
+        penalty: Penalty | None = None,
     ) -> tuple[Tensor, list[Tensor | None]]:
         """Losses, and the gradients that did not go into a sink; with ``lr``, its multiple of them."""
         self._bound = (lambda: None, [])
-        if self._reversible:
+        if self._reversible and penalty is None:
             self._training.bind(self.layout.views(rows), len(rows), sinks)
             return self._reverse(batch, lr), [None] * len(sinks)
         # `.data`: every leaf counts its own changes, so one weight may change while another is still needed.
         leaves = {name: view.data.requires_grad_() for name, view in self.layout.views(rows).items()}
         self._training.bind(leaves, len(rows), sinks)
         with torch.enable_grad():
-            losses = self.loss(self._training(batch.x), batch.y).mean(-1)
+            embedding, prediction = (
+                self._training.embed(batch.x) if penalty else (None, self._training(batch.x))
+            )
+            losses = self.loss(prediction, batch.y).mean(-1)
             # clients share no parameter, so the gradient of a sum holds every client's own
             total = losses.sum() if lr is None else torch.dot(losses, lr.squeeze(1))
+            if penalty and embedding is not None:
+                total = total + torch.dot(penalty.gap(embedding, penalty.target), penalty.strength.squeeze(1))
         return losses.detach(), list(torch.autograd.grad(total, list(leaves.values()), allow_unused=True))
 
     def _bind_in_place(self, rows: Tensor) -> None:
@@ -105,6 +116,13 @@ class BatchedOracle(Oracle):
                 grad.mul_(lr.view(-1, *[1] * (grad.dim() - 1)))
             pullback(grad, False)
         return losses
+
+    def embed(self, rows: Tensor, x: Tensor) -> Tensor:
+        """See :meth:`Oracle.embed`."""
+        self._bound = (lambda: None, [])
+        with torch.no_grad():
+            self._training.bind(self.layout.views(rows), len(rows))
+            return self._training.embed(x)[0]
 
     def predict(self, rows: Tensor, x: Tensor) -> Tensor:
         """See :meth:`Oracle.predict`."""
@@ -142,6 +160,12 @@ class _Stacked:
     def __call__(self, x: Tensor) -> Tensor:
         prediction: Tensor = self._module(x)
         return prediction
+
+    def embed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What reaches the head ``(clients, batch, width)``, and the prediction."""
+        with watch_head(self._module) as seen:
+            prediction: Tensor = self._module(x)
+        return joined(seen, 2), prediction
 
     def vjp(self, x: Tensor) -> tuple[Tensor, Pullback]:
         """The forward pass with its reverse pass."""

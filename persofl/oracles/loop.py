@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from .base import Batch, Oracle, evaluating, no_statistics
+from ..embedding import joined, watch_head
+from .base import Batch, Oracle, Penalty, evaluating, no_statistics
 
 
 class LoopOracle(Oracle):
@@ -14,13 +15,15 @@ class LoopOracle(Oracle):
 
     name = "loop"
 
-    def grad(self, rows: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def grad(self, rows: Tensor, batch: Batch, penalty: Penalty | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Oracle.grad`."""
-        pairs = [self._grad_one(row, x, y) for row, x, y in zip(rows, batch.x, batch.y, strict=True)]
+        pairs = [self._grad_one(client, row, batch, penalty) for client, row in enumerate(rows)]
         losses, grads = zip(*pairs, strict=True)
         return torch.stack(losses), no_statistics(self.layout, torch.stack(grads))
 
-    def _grad_one(self, row: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _grad_one(
+        self, client: int, row: Tensor, batch: Batch, penalty: Penalty | None
+    ) -> tuple[Tensor, Tensor]:
         # Statistics stay views of the row: the forward pass advances them there.
         tensors = self.layout.views(row)
         weights = {
@@ -28,15 +31,32 @@ class LoopOracle(Oracle):
             for slot in self.layout.slots
             if slot.trainable
         }
+        call = ({**tensors, **weights}, (batch.x[client],))
+        extra: Tensor | float = 0.0
         with torch.enable_grad():
-            prediction = functional_call(self.module, {**tensors, **weights}, (x,))
-            loss = self.loss(prediction, y).mean()
-        grads = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+            if penalty is None:
+                prediction = functional_call(self.module, *call)
+            else:
+                with watch_head(self.module) as seen:
+                    prediction = functional_call(self.module, *call)
+                extra = penalty.strength[client, 0] * penalty.gap(joined(seen), penalty.target[client])
+            loss = self.loss(prediction, batch.y[client]).mean()
+            total = loss + extra
+        grads = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
         flat = [
             torch.zeros_like(weight).reshape(-1) if grad is None else grad.reshape(-1)
             for grad, weight in zip(grads, weights.values(), strict=True)
         ]
         return loss.detach(), torch.cat(flat)
+
+    def embed(self, rows: Tensor, x: Tensor) -> Tensor:
+        """See :meth:`Oracle.embed`; statistics are advanced in a copy."""
+        parts = []
+        for row, own in zip(rows, x, strict=True):
+            with torch.no_grad(), watch_head(self.module) as seen:
+                functional_call(self.module, self.layout.views(row.clone()), (own,))
+            parts.append(joined(seen))
+        return torch.stack(parts)
 
     def predict(self, rows: Tensor, x: Tensor) -> Tensor:
         """See :meth:`Oracle.predict`."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, vjp, vmap
 
-from .base import Batch, Oracle, evaluating
+from ..embedding import joined, watch_head
+from .base import Batch, Oracle, Penalty, evaluating
 
 
 class VmapOracle(Oracle):
@@ -13,14 +14,43 @@ class VmapOracle(Oracle):
 
     name = "vmap"
 
-    def grad(self, rows: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def grad(self, rows: Tensor, batch: Batch, penalty: Penalty | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Oracle.grad`."""
+        if penalty is not None:
+            return self._penalised(rows, batch, penalty)
         vectorised = vmap(grad_and_value(self._loss_of_one), randomness="different")
         grads, losses = vectorised(rows, batch.x, batch.y)
         return losses.detach(), grads.detach()
 
     def _loss_of_one(self, row: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return self.loss(functional_call(self.module, self.layout.views(row), (x,)), y).mean()
+
+    def _penalised(self, rows: Tensor, batch: Batch, penalty: Penalty) -> tuple[Tensor, Tensor]:
+        def both(
+            row: Tensor, x: Tensor, y: Tensor, target: Tensor, strength: Tensor
+        ) -> tuple[Tensor, Tensor]:
+            with watch_head(self.module) as seen:
+                loss = self._loss_of_one(row, x, y)
+            return loss + strength * penalty.gap(joined(seen), target), loss
+
+        vectorised = vmap(grad_and_value(both, has_aux=True), randomness="different")
+        strength = penalty.strength.squeeze(1)
+        grads, (_, losses) = vectorised(rows, batch.x, batch.y, penalty.target, strength)
+        return losses.detach(), grads.detach()
+
+    def embed(self, rows: Tensor, x: Tensor) -> Tensor:
+        """See :meth:`Oracle.embed`."""
+
+        def one(row: Tensor, own: Tensor) -> Tensor:
+            def read(weights: Tensor) -> Tensor:
+                with watch_head(self.module) as seen:
+                    functional_call(self.module, self.layout.views(weights), (own,))
+                return joined(seen)
+
+            embedding: Tensor = vjp(read, row)[0]  # for recurrent layers, as in predict
+            return embedding
+
+        return vmap(one, randomness="different")(rows, x).detach()
 
     def predict(self, rows: Tensor, x: Tensor) -> Tensor:
         """See :meth:`Oracle.predict`."""

@@ -106,6 +106,7 @@ def unequal():
         "mix": [0.0, 0.2, 0.5, 0.7, 0.9, 1.0],
         "weight": [1.0, 5.0, 0.5, 2.0, 3.0, 1.5],
         "depth": [0.0, 1.0, 2.0, 1.0, 0.0, 5.0],
+        "align": [0.0, 0.3, 2.0, 0.1, 1.0, 0.7],
     }
     return {knob: torch.tensor(values).float().unsqueeze(1) for knob, values in knobs.items()}
 

@@ -25,6 +25,7 @@ from personalization import MODULATORS, build_modulator
 
 SETTINGS = {  # where the defaults would make a test slow or blind
     "fedprox": {"prox": 2.0},
+    "aligned": {"align": 0.5, "personal_steps": 3},
     "best_of": {"personal_steps": 3},
     "blend": {"personal_steps": 3},
     "tuned_ditto": {"personal_steps": 3, "grid": (2.0, 0.2)},
@@ -206,11 +207,14 @@ def test_fedadam_steps_by_its_rate_at_most(federate, run):
     assert ((outcome.server - outcome.servers[0]).abs() <= 0.05 * (1 + 1e-5)).all()
 
 
-@pytest.mark.parametrize("name", ["fedavg", "apfl", "best_of", "ditto", "finetune", "fedprox", "tuned_ditto"])
+@pytest.mark.parametrize(
+    "name", ["aligned", "fedavg", "apfl", "best_of", "ditto", "finetune", "fedprox", "tuned_ditto"]
+)
 def test_a_population_of_one_trains_alone(name, hermit, federate, run):
     knobs = {"fedprox": {"prox": 0.0}, "ditto": {"prox": 0.0, "personal_steps": 4}}.get(name, {})
     knobs = {"finetune": {"personal_steps": 0}, "apfl": {"mix": 1.0, "adaptive": False}}.get(name, knobs)
     knobs = {
+        "aligned": {"align": 0.0, "personal_steps": 4},
         "best_of": {"personal_steps": 4},
         "tuned_ditto": {"grid": (0.0,), "personal_steps": 4},
     }.get(name, knobs)
@@ -285,6 +289,7 @@ CONSTANT = [  # parameters at which a modulator leaves a knob to the algorithm, 
     ("weight_by_distance", {"slope": 0.0, "offset": 0.0}, lambda name: algorithm(name)),
     ("depth_by_distance", {"quantile": 1.0}, lambda name: algorithm(name, depth=0)),
     ("mix_by_distance", {"tau": 1e9}, lambda name: algorithm(name, mix=0.0, **fixed(name))),
+    ("align_by_distance", {"tau": 1e9}, lambda name: algorithm(name)),
     ("mix_by_trend", {"slope": 0.0}, lambda name: algorithm(name, **fixed(name))),
 ]
 

@@ -82,8 +82,8 @@ def test_as_method_takes_names_algorithms_and_methods():
 @pytest.mark.parametrize(
     ("name", "params", "message"),
     [
-        ("fedagv", {}, r"Unknown method 'fedagv'. Did you mean 'fedavg'\? Known: apfl"),
-        ("zzz", {}, r"Unknown method 'zzz'. Known: apfl"),
+        ("fedagv", {}, r"Unknown method 'fedagv'. Did you mean 'fedavg'\? Known: aligned"),
+        ("zzz", {}, r"Unknown method 'zzz'. Known: aligned"),
         (
             "ditto+prox_by_distanc",
             {},
@@ -115,7 +115,7 @@ def test_mistakes_name_what_was_meant(name, params, message):
 
 @pytest.mark.parametrize(
     ("name", "able"),
-    [("fedavg+prox_by_distance", "ditto, fedprox"), ("local+weight_by_distance", "apfl, best_of, blend")],
+    [("fedavg+prox_by_distance", "ditto, fedprox"), ("local+weight_by_distance", "aligned, apfl, best_of")],
 )
 def test_a_knob_the_algorithm_lacks_is_named_with_those_that_have_it(name, able):
     with pytest.raises(

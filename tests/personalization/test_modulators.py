@@ -40,6 +40,7 @@ def apply(name, relative, base=20.0, n=None, **params):
 def test_the_knobs_of_the_issue_are_all_there():
     assert {MODULATORS[name].knob for name in NAMES} == set(KNOBS)
     assert set(NAMES) == {
+        "align_by_distance",
         "depth_by_distance",
         "lr_by_distance",
         "mix_by_distance",
@@ -127,6 +128,11 @@ def _depth(u, n, base, quantile):
 
 
 FORMULAS = {  # parameters, the formula of u, n and base (clients,), and bounds as functions of the base
+    "align_by_distance": (
+        {"tau": 1.7},
+        lambda u, n, base, tau: base * torch.exp(-u / tau),
+        lambda base: (0, base),
+    ),
     "depth_by_distance": ({"quantile": 0.3}, _depth, lambda base: (0, base)),
     "mix_by_distance": (
         {"tau": 2.0, "power": 1.5},
@@ -175,6 +181,7 @@ FORMULAS = {  # parameters, the formula of u, n and base (clients,), and bounds 
 }
 
 ENDS = {  # parameters, base, what u = 0 and an endless u give beside one another
+    "align_by_distance": ({}, 3.0, 3.0, 0.0),
     "depth_by_distance": ({}, 3.0, 0.0, 3.0),
     "mix_by_distance": ({}, 0.5, 0.0, 1.0),
     "mix_by_shrinkage": ({"ratio": 2.0}, 0.5, 1 / 3, 1.0),
@@ -380,6 +387,7 @@ def test_a_base_of_another_shape_is_refused(name):
         ("work_by_distance", {"max_factor": float("inf")}),
         ("shared_work_by_distance", {"slope": -1.0}),
         ("lr_by_distance", {"slope": -1.0}),
+        ("align_by_distance", {"tau": 0.0}),
         ("depth_by_distance", {"quantile": -0.1}),
         ("depth_by_distance", {"quantile": 1.1}),
         ("weight_by_distance", {"offset": -1.0}),
