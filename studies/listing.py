@@ -14,17 +14,19 @@ if TYPE_CHECKING:
 
 def print_methods(console: Console) -> None:
     """Algorithms with their knobs and hyperparameters, then modulators with the knob they steer."""
+    from rich.markup import escape
+
     from persofl.algorithms import ALGORITHMS
     from personalization import MODULATORS
 
     algorithms = make_table("Algorithms: methods by themselves", "name", "what", "knobs", "hyperparameters")
     for name, kind in sorted(ALGORITHMS.items()):
-        algorithms.add_row(name, first_line(kind), ", ".join(sorted(kind.knobs)), parameters(kind))
+        algorithms.add_row(name, first_line(kind), ", ".join(sorted(kind.knobs)), escape(parameters(kind)))
     console.print(algorithms)
     title = "Modulators: append to an algorithm with that knob, as in ditto+prox_by_distance"
     modulators = make_table(title, "name", "formula", "knob", "hyperparameters")
     for name, modulator in sorted(MODULATORS.items()):
-        modulators.add_row(name, first_line(modulator), modulator.knob, parameters(modulator))
+        modulators.add_row(name, first_line(modulator), modulator.knob, escape(parameters(modulator)))
     console.print(modulators)
     console.print("In brackets: the range that a study searches; the others keep their default unless fixed.")
 

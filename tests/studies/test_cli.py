@@ -70,7 +70,7 @@ def test_help_and_parsing_import_nothing_heavy():
 def test_methods_and_sources_are_listed(capsys):
     assert call("methods") == 0
     out = capsys.readouterr().out
-    for word in ("ditto", "apfl", "prox_by_distance", "exp(-u / tau)", "0.01 to 1, log"):
+    for word in ("ditto", "apfl", "prox_by_distance", "exp(-u / tau)", "0.01 to 1, log", "row_qp]"):
         assert word in out
     assert call("data", "list") == 0
     out = capsys.readouterr().out
