@@ -73,6 +73,10 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
         mark = error.problem_mark or error.context_mark
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise StudyError(f"{source} is not valid YAML{where}: {error.problem}.") from error
+    if raw is None:
+        raise StudyError(
+            f"{source} is empty; it must hold keys and values, such as 'name: mine' and 'methods: [local, fedavg]'."
+        )
     if not isinstance(raw, dict):
         raise StudyError(f"{source} must hold keys and values, such as 'name: ...'; it holds {raw!r:.80}.")
     return raw

@@ -180,6 +180,7 @@ def test_numbers_are_read_as_written():
             "a: 1\na: 2",
             r"x.yaml is not valid YAML in line 2, column 1: key 'a' is here twice \(first in line 1\)",
         ),
+        ("# nothing yet\n", "x.yaml is empty; it must hold keys and values, such as 'name: mine'"),
         ("- 1", "x.yaml must hold keys and values"),
     ],
 )
