@@ -64,6 +64,14 @@ class Logged:
 
 
 @dataclass(frozen=True)
+class Warned:
+    """Something that does not stop a job but takes the sense out of its method."""
+
+    key: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Done:
     """A job's result.
 
@@ -96,6 +104,6 @@ class Failed:
     mendable: bool
 
 
-Event = Logged | Done | Failed
+Event = Logged | Warned | Done | Failed
 Emit = Callable[[Event], None]
 Execute = Callable[[Job, Emit], Done]

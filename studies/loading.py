@@ -115,6 +115,24 @@ def build_data_loss(config: StudyConfig, data: ClientData) -> Loss:
     return build_loss(training.loss or task_of(data).loss, classes=len(data.classes), **options)
 
 
+def flat_distances(module: FederatedModule, label: str) -> str:
+    """A warning where all clients lie equally far, so that a method's modulators treat all alike; else nothing.
+
+    Args:
+        module: whose distances are measured now, unless they have been.
+        label: of the method, for the text.
+    """
+    if not module.federation.method.modulators:
+        return ""
+    found = module.federation.personaliser.distances.relative
+    if bool((found != found[0]).any()):
+        return ""
+    return (
+        f"Distances of method {label!r} are all {float(found[0]):g}: its modulators steer nothing; "
+        "look at data.scale or distance.features."
+    )
+
+
 def share_distances(module: FederatedModule) -> None:
     """Give the module the distances that an earlier job of this process measured in the same way."""
     personaliser, method = module.federation.personaliser, module.federation.method

@@ -216,6 +216,7 @@ def _notes(comparison: Comparison) -> list[str]:
     failed = [m for m in comparison.results.methods if m.reason]
     unfinished = [m.label for m in comparison.results.methods if m.status not in ("FINISHED", "FAILED")]
     notes = [f"{method.label} failed: {method.reason}" for method in failed]
+    notes += [method.warning for method in comparison.results.methods if method.warning]
     return notes + ([f"Not finished: {', '.join(unfinished)}."] if unfinished else [])
 
 
@@ -253,6 +254,7 @@ def _method_json(comparison: Comparison, method: MethodResult) -> dict[str, Any]
         "trials": dict(method.trials),
         "seconds": method.seconds,
         "reason": method.reason,
+        "warning": method.warning,
         "summary": _row(comparison.summary, method.label),
         f"versus_{REFERENCE}": _row(comparison.paired, method.label),
     }

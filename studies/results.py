@@ -10,6 +10,7 @@ from .confusion import CONFUSION
 from .errors import StudyError, nearest
 from .heldout import unseen_clients, without
 from .names import is_higher_better
+from .session import WARNING_TAG
 from .tracking import Run, Store
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class MethodResult:
         seconds: wall time of its trials and final seeds, summed.
         reason: why it failed, if it did.
         curves: seed -> round -> objective on the validation span.
+        warning: what takes the sense out of it, such as distances that are all alike.
     """
 
     label: str
@@ -37,6 +39,7 @@ class MethodResult:
     seconds: float
     reason: str
     curves: Mapping[int, Mapping[int, float]]
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,7 @@ def _method(store: Store, parent: Run, runs: list[Run]) -> MethodResult:
         sum(run.metrics.get("seconds", 0.0) for run in own),
         parent.tags.get("persofl.reason", "") if parent.status == "FAILED" else "",
         {int(run.tags["persofl.seed"]): store.curve(run.id, metric) for run in seeds},
+        parent.tags.get(WARNING_TAG, ""),
     )
 
 

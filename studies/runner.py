@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from .config import MethodConfig
 from .confusion import CONFUSION
 from .errors import StoppedError, StudyError
-from .events import Done, Event, Failed, Job, Logged
+from .events import Done, Event, Failed, Job, Logged, Warned
 from .heldout import mean_metrics
 from .names import space_of
 from .pool import Pool
 from .population import Population
 from .search import Outcome, Space, frozen, propose, selected
-from .session import Session, start_method
+from .session import WARNING_TAG, Session, start_method
 from .view import View, Work
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class MethodState:
     trial_runs: bool = False
     running: int = 0
     failed: str = ""
+    warned: str = ""
     closed: bool = False
 
     @property
@@ -93,6 +94,8 @@ class Runner:
             self.view.advanced(event.key, event.round)
             if time.monotonic() - self.flushed > FLUSH_SECONDS:
                 self.flush()
+        elif isinstance(event, Warned):
+            self._warn(event)
         elif isinstance(event, Failed):
             self._fail(event)
         else:
@@ -176,6 +179,14 @@ class Runner:
             store.table(run, CONFUSION, done.confusion)
         store.metrics(run, rows)
         store.set_tag(run, "persofl.state", done.state)
+
+    def _warn(self, warned: Warned) -> None:
+        """Say and record it once a method, not once a job."""
+        state = self.states[self.jobs[warned.key].method.label]
+        if warned.text != state.warned:
+            state.warned = warned.text
+            self.session.store.set_tag(state.run, WARNING_TAG, warned.text)
+            self.view.say(warned.text)
 
     def _close_method(self, state: MethodState, status: str, reason: str) -> None:
         if not state.closed:

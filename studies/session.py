@@ -19,6 +19,7 @@ from .tracking import Run, Store
 from .trialstore import TrialStore
 
 CONFIG_TAG, DATA_TAG, GROUP_TAG = "persofl.config", "persofl.data", "persofl.group_by"
+WARNING_TAG = "persofl.warning"
 SETTINGS = ("data", "model", "training", "search", "metric", "summary")
 CUT_OFF = "the session that ran it ended without closing it"
 

@@ -13,12 +13,12 @@ from .confusion import CONFUSION, confusion_table
 from .environment import environment
 from .errors import StoppedError, StudyError
 from .heldout import mean_metrics, unseen_clients, without
-from .loading import load_data, settled
+from .loading import flat_distances, load_data, settled
 from .locks import exclusive
 from .names import is_higher_better, make_method
 from .population import Population
 from .schema import plain
-from .session import CONFIG_TAG, CUT_OFF, checkpoint_folder, flat
+from .session import CONFIG_TAG, CUT_OFF, WARNING_TAG, checkpoint_folder, flat
 from .signals import stop_on_signals
 from .tracking import Store, open_store
 from .training import LAST, build_module, keep_in, make_trainer, quiet, resume_from, warm_up
@@ -63,6 +63,9 @@ def train_once(config: StudyConfig, console: Console, *, resume: bool = False) -
             console.print(f"Going on from {folder / LAST}.", highlight=False, soft_wrap=True)
         with _closing(store, run):
             _fit(module, config, store, run, folder if resume else _emptied(folder))
+            if warning := flat_distances(module, method.label):
+                store.set_tag(run, WARNING_TAG, warning)
+                console.print(warning, highlight=False, markup=False, soft_wrap=True)
             table = module.client_table("test")
             unseen = unseen_clients(population.attributes)
             _log_tables(store, run, module, table, unseen)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from .config import StudyConfig
 from .confusion import confusion_table
-from .events import Done, Emit, Job, State
-from .loading import build_data_loss, load_data, share_distances
+from .events import Done, Emit, Job, State, Warned
+from .loading import build_data_loss, flat_distances, load_data, share_distances
 from .names import is_higher_better, make_method
 from .plugins import load_plugins
 from .search import Pruner
@@ -77,6 +77,10 @@ def run_job(job: Job, emit: Emit) -> Done:
     module = build_module(
         load_data(config.data), config, make_method(job.method, config, job.params), job.seed
     )
+    if (
+        not module.federation.method.distance.refresh
+    ):  # those that follow the model are equal before it has learnt
+        _warn(job, module, emit)
     higher = is_higher_better(config.metric)
     rounds, history = config.training.rounds, job.history
     pruner = Pruner.of(history, config.search, rounds, higher=higher) if job.kind == "trial" else None
@@ -86,6 +90,8 @@ def run_job(job: Job, emit: Emit) -> Done:
         trainer = make_trainer(config, [watch])
         try:
             trainer.fit(module, ckpt_path=resume_from(job.checkpoint))
+            if module.federation.method.distance.refresh:
+                _warn(job, module, emit)
             final = job.kind == "seed"
             table = module.client_table("test") if final else None
             confusion = confusion_table(module) if final else None
@@ -93,6 +99,12 @@ def run_job(job: Job, emit: Emit) -> Done:
             return Done(job.key, "diverged", str(error), watch.curve, time.perf_counter() - began)
     state: State = "pruned" if watch.pruned_at is not None else "complete"
     return Done(job.key, state, watch.reason, watch.curve, time.perf_counter() - began, table, confusion)
+
+
+def _warn(job: Job, module: FederatedModule, emit: Emit) -> None:
+    text = flat_distances(module, job.method.label)
+    if text:
+        emit(Warned(job.key, text))
 
 
 def resume_from(folder: str) -> str | None:
