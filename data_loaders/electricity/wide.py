@@ -18,6 +18,10 @@ from .households import Household
 
 Rows = tuple[Ints, npt.NDArray[np.float64]]
 _BLOCK_BYTES = 1 << 23  # some 2,000 rows of 370 meters
+_SPARSEST, _SPARE_STEPS = (
+    2,
+    100_000,
+)  # a table may lack every second row, and as many steps beyond (2.8 years of quarters)
 _WHERE = re.compile(r"In CSV column #(\d+): (?:Row #(\d+): )?.*invalid value '(.*)'", re.DOTALL)
 
 
@@ -77,11 +81,12 @@ def read_rows(stream: IO[bytes], names: tuple[str, ...], layout: Layout) -> Iter
     """Yield blocks of rows after the header: seconds since 1970 ``(rows,)`` and values ``(rows, meters)``, NaN = missing.
 
     Raises:
-        DataError: a value that is no number (names column and row), a broken row, or stamps off the regular step.
+        DataError: a value that is no number (names column and row), a broken row, or a stamp off the regular step or far
+            from the others.
     """
     stamp = layout.stamp or "stamp"
     kinds = {stamp: pa.timestamp("s")} | dict.fromkeys(names, pa.float64())
-    before: int | None = None
+    first = before = None
     row = 2
     try:
         with csv.open_csv(
@@ -92,6 +97,8 @@ def read_rows(stream: IO[bytes], names: tuple[str, ...], layout: Layout) -> Iter
         ) as reader:
             for batch in reader:
                 seconds = batch.column(0).cast(pa.int64()).to_numpy(zero_copy_only=False)
+                first = int(seconds[0]) if first is None else first
+                _check_span(seconds, first, row, layout)
                 before = _check_stamps(seconds, before, row, layout)
                 row += batch.num_rows
                 yield seconds, np.stack([c.to_numpy(zero_copy_only=False) for c in batch.columns[1:]], axis=1)
@@ -138,7 +145,7 @@ def _check_stamps(seconds: Ints, before: int | None, row: int, layout: Layout) -
     gaps = np.diff(seconds, prepend=seconds[0] - layout.step if before is None else before)
     wrong = np.flatnonzero((gaps < 1) | (gaps % layout.step != 0))
     if len(wrong):
-        stamp = str(np.datetime64(int(seconds[wrong[0]]), "s")).replace("T", " ")
+        stamp = in_words(int(seconds[wrong[0]]))
         what = (
             "comes twice" if gaps[wrong[0]] == 0 else "goes back" if gaps[wrong[0]] < 0 else "is off the grid"
         )
@@ -147,6 +154,24 @@ def _check_stamps(seconds: Ints, before: int | None, row: int, layout: Layout) -
             "rows, remove duplicates, or download the file again."
         )
     return int(seconds[-1])
+
+
+def _check_span(seconds: Ints, first: int, row: int, layout: Layout) -> None:
+    """Raise where a stamp lies so far from the file's first that a wrong year is likelier than rows left out."""
+    steps, rows = (seconds - first) // layout.step + 1, row - 1 + np.arange(len(seconds))
+    far = np.flatnonzero(steps > _SPARSEST * rows + _SPARE_STEPS)
+    if len(far):
+        at = int(far[0])
+        raise DataError(
+            f"File {layout.where}, row {row + at}: stamp {in_words(int(seconds[at]))} is far off, {steps[at]:,} steps of "
+            f"{layout.step} s from the first row's, {in_words(first)}, for {rows[at]:,} rows. Correct the stamp, or "
+            "remove the row."
+        )
+
+
+def in_words(seconds: int) -> str:
+    """Return seconds since 1970 as a stamp."""
+    return str(np.datetime64(seconds, "s")).replace("T", " ")
 
 
 def _in_words(error: str, names: tuple[str, ...], layout: Layout) -> str:

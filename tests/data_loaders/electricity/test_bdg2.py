@@ -147,6 +147,7 @@ BAD = {
     "text": (ENERGY, lambda text: text.replace("02:00:00,", "02:00:00,x", 1), f"'{BUILDINGS[0]}', row 4: 'x.*' is not"),
     "cut": (ENERGY, lambda text: text[:-40], "is broken: .*Expected 5 columns"),
     "no rows": (ENERGY, lambda text: text.splitlines()[0], "has a header and no rows"),
+    "far year": (ENERGY, lambda text: text.replace("2016-01-10 23", "2311-01-10 23"), "row 241: stamp 2311-.* is far off"),
     "metadata delimiter": ("metadata.csv", lambda text: text.replace(",", ";"), "has no column 'building_id'"),
     "building twice": ("metadata.csv", lambda text: text + text.splitlines()[1], f"building '{BUILDINGS[0]}' comes twice"),
     "area": ("metadata.csv", lambda text: text.replace("690.5", '"690,5"'), f"'{BUILDINGS[0]}': sqm '690,5' is not"),

@@ -235,6 +235,13 @@ BAD = {
     "no stamp": (spoilt('"2013-01-05 01:30:00"', "soon", 7), "row 7: 'soon' is not a stamp"),
     "stamp twice": (spoilt("01:30:00", "01:15:00", 7), r"row 7: stamp 2013-01-05 01:15:00 comes twice"),
     "clock back": (spoilt("01:30:00", "00:45:00", 7), r"row 7: stamp 2013-01-05 00:45:00 goes back"),
+    "a far year": (
+        spoilt("2013-01-09 00:00:00", "2311-01-09 00:00:00"),
+        r"row 385: stamp 2311-01-09 00:00:00 is far off, 10,4.* steps of 900 s from the first row's, 2013-01-05 00:15:00, "
+        r"for 384 rows\. Correct the stamp",
+    ),
+    "the last year": (spoilt("2013-01-05 01:30:00", "9999-12-31 23:30:00"), "row 7: stamp 9999-12-31 23:30:00 is far off"),
+    "a far first year": (spoilt("2013-01-05 00:15:00", "1711-01-05 00:15:00"), "row 3: stamp 2013-01-05 00:30:00 is far"),
     "off the grid": (spoilt("01:30:00", "01:29:00", 7), r"row 7: stamp 2013-01-05 01:29:00 is off the grid"),
     "negative": (spoilt(";", ";-", 7), r"Meter 'MT_001' reads -.* kWh at 2013-01-05 01:15:00"),
     "infinite": (spoilt(";", ";inf;inf;inf#", 7).split("#")[0] + "\n", r"Meter 'MT_001' reads inf kWh at 2013-01-05 01:15"),
