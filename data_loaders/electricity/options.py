@@ -100,16 +100,24 @@ def sound(
 
 
 def find_negative(
-    energy: npt.NDArray[np.floating[Any]], seconds: Ints, names: Sequence[str], negative: Negative, noun: str
+    energy: npt.NDArray[np.floating[Any]],
+    seconds: Ints,
+    names: Sequence[str],
+    negative: Negative,
+    noun: str,
+    unit: str = "kWh",
+    where: str = "",
 ) -> Booleans:
     """Return which readings are negative, ``(steps, meters)``.
 
     Args:
-        energy: ``(steps, meters)`` kWh, NaN = missing.
+        energy: ``(steps, meters)``, NaN = missing.
         seconds: ``(steps,)`` since 1970, of each step.
         names: of the meters.
         negative: ``"error"`` or ``"missing"``.
         noun: what a meter is called in messages.
+        unit: of the readings.
+        where: what the message begins with, such as the file.
 
     Raises:
         DataError: an infinite reading, or with ``"error"`` a negative one: names the meter, the value and its stamp.
@@ -127,7 +135,8 @@ def find_negative(
             stamp = str(np.datetime64(int(seconds[step]), "s")).replace("T", " ")
             more = f", the first of {int(wrong.sum())} such readings" if wrong.sum() > 1 else ""
             raise DataError(
-                f"{noun.capitalize()} {names[meter]!r} reads {energy[step, meter]:g} kWh at {stamp}{more}. {remedy}"
+                f"{where}{noun if where else noun.capitalize()} {names[meter]!r} reads "
+                f"{np.format_float_positional(energy[step, meter], trim='-')} {unit} at {stamp}{more}. {remedy}"
             )
     return np.asarray(below, np.bool_)
 

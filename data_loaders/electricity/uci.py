@@ -120,8 +120,8 @@ class UCIElectricity:
         with open_text(root) as (stream, where):
             layout = Layout(where, ";", ",", "", r"MT_\d+", "MT_001", _QUARTER)
             names = read_header(stream, layout)
-            energy = _energy(read_rows(stream, names, layout), self.october, counts)
-            energy = self._sound(energy, names, counts)
+            power = self._sound(read_rows(stream, names, layout), names, where, counts)
+            energy = _energy(power, self.october, counts)
             start, table = reduce_rows(energy, step, step // _QUARTER)
         if self.clock == "utc":
             start, table = _to_utc(start, step, table)
@@ -137,13 +137,16 @@ class UCIElectricity:
         said = self._rules(counts) + period_in_words(self, "meter") + negative_in_words(self.negative, counts)
         return replace(series, rules=said + series.rules)
 
-    def _sound(self, blocks: Iterable[Rows], names: tuple[str, ...], counts: Counter[str]) -> Iterator[Rows]:
-        """Yield the blocks with negative readings refused or missing, before an hour's sum hides them."""
-        for begins, energy in blocks:
-            below = find_negative(energy, begins, names, self.negative, "meter")
+    def _sound(
+        self, blocks: Iterable[Rows], names: tuple[str, ...], where: str, counts: Counter[str]
+    ) -> Iterator[Rows]:
+        """Yield the blocks as in the file with negative readings refused or missing, before a sum hides them."""
+        for ends, power in blocks:
+            place = f"File {where}: "
+            below = find_negative(power, ends, names, self.negative, "meter", "kW", place)
             counts["negative"] += int(below.sum())
-            energy[below] = np.nan
-            yield begins, energy
+            power[below] = np.nan
+            yield ends, power
 
     def _rules(self, counts: Counter[str]) -> tuple[str, ...]:
         repeated = "halved" if self.october == "halve" else "missing"
