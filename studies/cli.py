@@ -44,7 +44,7 @@ def make_parser() -> ArgumentParser:
     parser = Parser(
         prog="persofl",
         version=package_version(),
-        description="Compare personalised federated methods on energy time series.",
+        description="Compare personalised federated methods on energy, vehicle, voice and your own data.",
         epilog="Errors come in one line; --debug, or PERSOFL_DEBUG=1, shows where they arose.",
     )
     commands = parser.add_subcommands(metavar="COMMAND", required=True)
@@ -104,7 +104,8 @@ def _train_parser() -> ArgumentParser:
 def _run_parser() -> ArgumentParser:
     parser = _plain(
         "Run a study; one that was stopped goes on where it was. FILE is a YAML file, or the name of a shipped study: "
-        f"demo (simulated households, minutes) or london (needs --data.root). {STUDY_HELP}"
+        "demo or distance (simulated households), london, ev, openacc or arabic_commands (these need --data.root). "
+        f"{STUDY_HELP}"
     )
     parser.add_argument("file", nargs="?", help="YAML file or name of a shipped study")
     parser.add_argument("--config", type=str, help="the same as FILE; after FILE, its keys override FILE's")

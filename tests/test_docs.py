@@ -64,3 +64,29 @@ def test_links_lead_somewhere():
             assert (page.parent / target).exists(), (
                 f"{page.relative_to(ROOT)} links to {target}, which is not there"
             )
+
+
+def test_readme_names_every_command_shipped_study_and_page():
+    from studies.yamlfile import builtin_studies
+
+    text = (ROOT / "README.md").read_text()
+    for name in builtin_studies():
+        assert f"`{name}`" in text, f"README does not name the shipped study {name}"
+    for command in (
+        "study run",
+        "study show",
+        "train",
+        "methods",
+        "ui",
+        "data list, fetch, prepare, describe, check",
+    ):
+        assert f"persofl {command}" in text
+    for page in [*ROOT.glob("docs/*.md"), *ROOT.glob("docs/results/*.md")]:
+        assert f"]({page.relative_to(ROOT)}" in text, f"README does not link {page.name}"
+
+
+def test_readme_counts_the_sources():
+    from data_loaders import SOURCES
+
+    said = int(re.search(r"(\d+) sources", (ROOT / "README.md").read_text())[1])
+    assert said == len(set(SOURCES) - {"own"})
