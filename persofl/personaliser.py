@@ -174,10 +174,10 @@ class Personaliser:
 
         Args:
             round_: from 0.
-            server: the server's row ``(1, parameters)``; of several rows the first is the model that features are read off.
+            server: the server's rows ``(R, parameters)``; features are read off their mean.
         """
         if self._modulators and self._config.refresh and round_ % self._config.refresh == 0:
-            self._take(self._measured(server[0]))
+            self._take(self._measured(server.mean(0)))
 
     def _take(self, distances: Distances) -> None:
         self.distances = distances

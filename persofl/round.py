@@ -71,7 +71,7 @@ def run_round(
         for server_transform in parts.server_transforms:
             aggregate = server_transform(aggregate, updates)
         offset = federation.routes.offset(server, rows["anchor"], cohort)
-        apply(aggregate if offset is None else aggregate + offset)
+        apply(aggregate if offset is None else offset.add_(aggregate))
     federation.store.write(cohort, kept)
     return RoundReport(round_, cohort, losses, plan, updates)
 

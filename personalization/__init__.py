@@ -23,10 +23,13 @@ from .between import (
     wasserstein_line,
 )
 from .calibration import Null, calibrate, fit_null, size_grid
+from .clustering import CLUSTERINGS, Clustering, build_clustering, register_clustering
+from .clusters import Clusters, find_clusters, nearest_cluster
 from .depth import QuantileDepth
 from .distances import Distances
 from .features import calendar_cells, calendar_conditional, daily_profiles, residual_norm, residual_profile
 from .gaussian import GaussianDistance, bures_squared, bures_wasserstein, matrix_root, moments
+from .graph import GRAPHS, Graph, InverseGraph, KernelGraph, RowQPGraph, build_graph, register_graph
 from .kind import DISTANCES, DistanceKind, Statistics, build_distance, register_distance
 from .mixing import ExponentialMixing, ShrinkageMixing, TrendMixing
 from .modulators import (
@@ -49,10 +52,14 @@ from .weighting import RectifiedWeight
 from .work import DampedRate, PersonalWork, SharedWork
 
 __all__ = [
+    "CLUSTERINGS",
     "DISTANCES",
+    "GRAPHS",
     "KNOBS",
     "MODULATORS",
     "BayesProx",
+    "Clustering",
+    "Clusters",
     "DampedRate",
     "DistanceKind",
     "Distances",
@@ -62,9 +69,12 @@ __all__ = [
     "ExponentialMixing",
     "ExponentialProx",
     "GaussianDistance",
+    "Graph",
+    "InverseGraph",
     "InverseProx",
     "JointDistance",
     "KernelDistance",
+    "KernelGraph",
     "LabelAwareDistance",
     "LabelMarginalDistance",
     "MaxSlicedDistance",
@@ -75,6 +85,7 @@ __all__ = [
     "PersonalWork",
     "QuantileDepth",
     "RectifiedWeight",
+    "RowQPGraph",
     "SampleDistance",
     "SharedWork",
     "ShrinkageMixing",
@@ -84,7 +95,9 @@ __all__ = [
     "Statistics",
     "Summary",
     "TrendMixing",
+    "build_clustering",
     "build_distance",
+    "build_graph",
     "build_modulator",
     "bures_squared",
     "bures_wasserstein",
@@ -96,6 +109,7 @@ __all__ = [
     "cosine_distance",
     "daily_profiles",
     "distance_to_population",
+    "find_clusters",
     "fit_null",
     "l2_distance",
     "labelled",
@@ -103,12 +117,15 @@ __all__ = [
     "midpoint_levels",
     "modulator_name",
     "moments",
+    "nearest_cluster",
     "pairwise_distances",
     "pairwise_of_statistics",
     "pairwise_sliced_wasserstein",
     "quantile_sketch",
     "quantile_sketches",
+    "register_clustering",
     "register_distance",
+    "register_graph",
     "register_modulator",
     "residual_norm",
     "residual_profile",
