@@ -138,12 +138,17 @@ def _channels(drive: Drive, wanted: Sequence[str], grade: str) -> Array:
 
 def _said(options: Any, every: int) -> tuple[str, ...]:
     said = ["missing GNSS is a missing value; runs stand in the order of their part numbers"]
+    if isinstance(options, OpenACC):
+        said.append(
+            "each car is split in time by itself: a test part may have been driven in one platoon with another car's "
+            "training part"
+        )
     if every > 1:
         how = {"mean": f"the mean of {every} steps, missing where one is", "pick": f"every {every}th step"}
         said.append(f"{options.frequency} Hz from 10 Hz: {how[options.resampling]}")
     if "power" in (options.target, *options.covariates):
         said.append(
-            "power is a proxy, v (1.1 a + 9.81 sin(grade) + 0.132) + 0.000302 v^3 kW/t, of central differences at 10 Hz, "
+            "power is a proxy, v (1.1 a + 9.81 sin(grade) + 0.132) + 0.000302 v^3 kW/t, of backward differences at 10 Hz, "
             + ("grade from altitude" if options.grade == "altitude" else "on a flat road")
         )
     return tuple(said)

@@ -16,9 +16,7 @@ Array = npt.NDArray[np.float64]
 GRAVITY = 9.81
 ROLLING = 0.132
 DRAG = 0.000302
-_SLOPE_SECONDS = (
-    2.5  # before and after: at 10 m/s a rise over 50 m, so that GNSS noise of 0.1 m counts for 0.2 %
-)
+_SLOPE_SECONDS = 5.0  # at 10 m/s a rise over 50 m, so that GNSS noise of 0.1 m counts for 0.2 %
 _LEAST_METRES = 10.0  # over less the slope is noise and taken as flat
 _STEEPEST = 0.2
 
@@ -81,24 +79,25 @@ def specific_power(speed: Array, acceleration: Array, sin_grade: Array | float =
 
 
 def acceleration(speed: Array, step_seconds: float) -> Array:
-    """Return central differences of ``(steps,)`` speeds; NaN where a neighbour is missing or there is none."""
-    change = np.full(len(speed), np.nan)
-    change[1:-1] = (speed[2:] - speed[:-2]) / (2 * step_seconds)
-    return change
+    """Return backward differences of ``(steps,)`` speeds; NaN at the first and where one of the two is missing.
+
+    A later speed must not enter: the step is an input of forecasts that begin with the next one.
+    """
+    return np.diff(speed, prepend=np.nan) / step_seconds
 
 
 def sine_of_grade(speed: Array, altitude: Array, step_seconds: float) -> Array:
-    """Return the road's grade from altitudes, ``(steps,)``: rise over way 2.5 s before and after, at most 0.2.
+    """Return the road's grade from altitudes, ``(steps,)``: rise over way in the 5 s before, at most 0.2.
 
-    0 where the car moved less than 10 m and near the ends of a run; NaN where speed or altitude is missing.
+    0 where the car moved less than 10 m and in the first 5 s of a run; NaN where speed or altitude is missing.
     """
-    half = round(_SLOPE_SECONDS / step_seconds)
+    back = round(_SLOPE_SECONDS / step_seconds)
     way = np.cumsum(np.nan_to_num(speed)) * step_seconds
     sine = np.where(np.isnan(speed + altitude), np.nan, 0.0)
-    if len(speed) > 2 * half:
-        rise, run = altitude[2 * half :] - altitude[: -2 * half], way[2 * half :] - way[: -2 * half]
+    if len(speed) > back:
+        rise, run = altitude[back:] - altitude[:-back], way[back:] - way[:-back]
         inner = np.where(run < _LEAST_METRES, 0, np.nan_to_num(rise) / np.maximum(run, _LEAST_METRES))
-        sine[half:-half] += inner.clip(-_STEEPEST, _STEEPEST)
+        sine[back:] += inner.clip(-_STEEPEST, _STEEPEST)
     return sine
 
 

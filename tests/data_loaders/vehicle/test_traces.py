@@ -41,20 +41,33 @@ def test_braking_gives_negative_power():
     assert specific_power(np.array([10.0]), np.array([-2.0])) < 0
 
 
-def test_acceleration_is_exact_for_quadratic_speed_and_missing_at_the_ends():
-    time = np.arange(50) * 0.1
-    change = acceleration(3 + 2 * time - 0.4 * time**2, 0.1)
-    assert np.isnan(change[[0, -1]]).all()
-    np.testing.assert_allclose(change[1:-1], (2 - 0.8 * time)[1:-1], atol=1e-12)
+def test_acceleration_is_that_of_the_step_before_and_missing_at_the_first():
+    change = acceleration(np.array([3.0, 3.2, 3.1, np.nan, 3.0, 3.5]), 0.1)
+    np.testing.assert_allclose(change, [np.nan, 2, -1, np.nan, np.nan, 5], atol=1e-12)
 
 
 def test_grade_of_a_ramp_and_of_a_standing_car():
     speed = np.full(200, 12.0)
     altitude = 100 + 0.03 * 12 * 0.1 * np.arange(200)
     sine = sine_of_grade(speed, altitude, 0.1)
-    np.testing.assert_allclose(sine[25:-25], 0.03, rtol=1e-9)
+    np.testing.assert_allclose(sine[50:], 0.03, rtol=1e-9)
+    assert (sine[:50] == 0).all()
     noise = 100 + np.random.default_rng(0).standard_normal(200)
     assert (sine_of_grade(np.zeros(200), noise, 0.1) == 0).all()
+
+
+@given(st.integers(0, 199), st.integers(0, 100))
+def test_what_comes_later_changes_nothing_before(step, seed):
+    rng = np.random.default_rng(seed)
+    speed, altitude = 8 + rng.random(200), 100 + np.cumsum(rng.standard_normal(200)) / 10
+    other_speed, other_altitude = speed.copy(), altitude.copy()
+    other_speed[step + 1 :], other_altitude[step + 1 :] = 0, 0
+    before, after = (
+        (acceleration(v, 0.1)[: step + 1], sine_of_grade(v, h, 0.1)[: step + 1])
+        for v, h in ((speed, altitude), (other_speed, other_altitude))
+    )
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @given(
