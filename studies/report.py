@@ -12,6 +12,7 @@ import pandas as pd
 from .compare import group_table, paired_table, summary_table
 from .errors import StudyError, nearest
 from .heldout import UNSEEN, unseen_clients
+from .reading import reading
 from .results import MethodResult, Results
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def as_markdown(comparison: Comparison) -> str:
         "",
     ]
     tables = [f"## {title}\n\n{_markdown(columns, rows)}" for title, columns, rows in _tables(comparison)]
-    return "\n".join(head) + "\n\n".join(tables) + "\n\n" + "\n".join(_notes(comparison)) + "\n"
+    return "\n".join(head) + "\n\n".join(tables) + "\n\n" + "\n\n".join(_notes(comparison)) + "\n"
 
 
 def print_report(comparison: Comparison, console: Console) -> None:
@@ -216,6 +217,8 @@ def _notes(comparison: Comparison) -> list[str]:
     failed = [m for m in comparison.results.methods if m.reason]
     unfinished = [m.label for m in comparison.results.methods if m.status not in ("FINISHED", "FAILED")]
     notes = [f"{method.label} failed: {method.reason}" for method in failed]
+    seen = comparison.results.seen()
+    notes = [*reading(seen.scores, seen.metric), *notes]
     notes += [method.warning for method in comparison.results.methods if method.warning]
     return notes + ([f"Not finished: {', '.join(unfinished)}."] if unfinished else [])
 
