@@ -191,11 +191,7 @@ def _official(
         raise DataError(f"Source {samples.name!r} has no split of its own.")
     spans = samples.official[rows].numpy().astype(np.int8)
     units, _ = _units(samples, rows)
-    # a group on both sides of the source's own split goes to training as a whole, so that no take leaks
-    side = np.full(len(spans), 3, np.int8)
-    taken = spans >= 0
-    np.minimum.at(side, units[taken], spans[taken])
-    spans = np.where(taken, side[units], -1).astype(np.int8)
+    spans = _first_sides(spans, units)
     training = np.flatnonzero(spans == OFFICIAL["train"])
     if validates or not len(training):
         return spans
@@ -209,6 +205,14 @@ def _official(
         rng = client_rng(spec.seed, samples.clients[client], "split")
         spans[training] = deal(_labels(samples, rows)[training][first], cut, rng)[inner]
     return spans
+
+
+def _first_sides(spans: npt.NDArray[np.int8], units: Ints) -> npt.NDArray[np.int8]:
+    """Return a client's official spans with each unit wholly in the first one that it touches, so that no take leaks."""
+    side = np.full(len(spans), len(OFFICIAL), np.int8)
+    taken = spans >= 0
+    np.minimum.at(side, units[taken], spans[taken])
+    return np.where(taken, side[units], -1).astype(np.int8)
 
 
 def _official_within_clients(samples: ClientSamples) -> bool:
@@ -243,14 +247,29 @@ def _in_words(
     return (*words, *_repairs(samples, spans))
 
 
+def _first_side(samples: ClientSamples) -> npt.NDArray[np.int8]:
+    """Return the first side of each sample's group, ``(samples,)``; -1 for what the source leaves open."""
+    official = (
+        np.full(len(samples.targets), -1, np.int8) if samples.official is None else samples.official.numpy()
+    )
+    sides = np.empty(len(official), np.int8)
+    for client in range(len(samples)):
+        rows = samples.rows(client)
+        sides[rows] = _first_sides(official[rows].astype(np.int8), _units(samples, rows)[0])
+    return sides
+
+
 def _repairs(samples: ClientSamples, spans: npt.NDArray[np.int8]) -> Sequence[str]:
     """Say how many samples the source's own split left out or put on both sides of a group."""
     if samples.official is None:
         return ()
     official = samples.official.numpy()
     out = int((spans < 0).sum())
-    moved = (official > OFFICIAL["train"]) & (spans != official)
-    left = [f"split: {out} samples without an official span are left out"] if out else []
-    return left + (
-        [f"split: {int(moved.sum())} samples join the training part of their group"] if moved.any() else []
-    )
+    said = [f"split: {out} samples without an official span are left out"] if out else []
+    sides = _first_side(samples)
+    for name, part in {"training": OFFICIAL["train"], "validation": OFFICIAL["validation"]}.items():
+        # a validation sample may also have been cut from training
+        moved = int(((official > part) & (spans >= 0) & (sides == part)).sum())
+        if moved:
+            said.append(f"split: {moved} samples join the {name} part of their group")
+    return said

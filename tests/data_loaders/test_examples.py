@@ -169,6 +169,17 @@ def test_what_the_source_left_open_or_leaked_is_said():
     )
 
 
+def test_a_group_in_validation_and_test_goes_to_validation_and_that_is_said():
+    official = torch.tensor([0, 1, 1, 2, 2, 2, 0, 2], dtype=torch.int8)
+    groups = torch.tensor([0, 1, 2, 2, 2, 3, 4, 4])
+    spans, rules = split_samples(make_samples([8], official=official, groups=groups), SampleSpec())
+    assert spans.tolist() == [0, 1, 1, 1, 1, 2, 0, 0]
+    assert rules[1:] == (
+        "split: 1 samples join the training part of their group",
+        "split: 2 samples join the validation part of their group",
+    )
+
+
 def test_auto_passes_over_a_split_that_deals_whole_clients():
     official = torch.tensor([0] * 10 + [2] * 10, dtype=torch.int8)
     samples = make_samples([10, 10], official=official)
