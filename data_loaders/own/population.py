@@ -167,8 +167,9 @@ def rules(population: Population, spec: OwnSpec) -> tuple[str, ...]:
     said = [f"{counts[cause]} {rows} {words}" for cause, words in _WORDS.items() if counts[cause]]
     if counts["conflicting"]:
         how = {"first": "the first is kept", "mean": "their mean is taken", "sum": "they are added up"}
+        undecided = "duplicates says first, mean or sum"
         said.append(
-            f"{counts['conflicting']} {rows} contradict another of the same stamp: {how.get(spec.duplicates, '')}"
+            f"{counts['conflicting']} {rows} contradict another of the same stamp: {how.get(spec.duplicates, undecided)}"
         )
     if spec.time.timezone != "UTC":
         said.append(f"stamps of the clock of {spec.time.timezone} turned into UTC")

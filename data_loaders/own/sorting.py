@@ -133,9 +133,26 @@ def _of_zone(client: str, local: Stamps, spec: OwnSpec) -> Stamps:
 def _goes_back(client: str, local: Stamps, back: int) -> DataError:
     first = int(np.flatnonzero(np.diff(local) < np.timedelta64(0, "us"))[0])
     return DataError(
-        f"Client {client!r}: the clock goes back from {local[first]} to {local[first + 1]} ({back} such rows). If the "
-        "rows are merely unsorted, set time.order: sort; if the clock is local, set time.timezone."
+        f"Client {client!r}: the clock goes back from {_plain(local[first])} to {_plain(local[first + 1])} ({back} such "
+        "rows). If the rows are merely unsorted, set time.order: sort; if the clock is local, set time.timezone"
+        f"{_proposed(local[first + 1])}; if the name stands for two clients, give each its own."
     )
+
+
+def _proposed(stamp: np.datetime64) -> str:
+    """Return a zone whose clock shows this stamp twice in autumn, in words; empty when none of the usual does."""
+    day = stamp.astype("datetime64[D]")
+    sunday = (int(day.astype(int)) + 4) % 7 == 0  # 1970-01-01 was a Thursday
+    month, of_month = int(str(day)[5:7]), int(str(day)[8:])
+    hour = int((stamp - day) // np.timedelta64(1, "h"))
+    if sunday and month == 10 and of_month > 24 and hour in (1, 2):
+        return ", such as Europe/Berlin" if hour == 2 else ", such as Europe/London"
+    return ", such as America/New_York" if sunday and month == 11 and of_month < 8 and hour == 1 else ""
+
+
+def _plain(stamp: np.datetime64) -> str:
+    """Return a stamp without a fraction of a second that is none."""
+    return str(stamp).removesuffix(".000000")
 
 
 def _forward(micros: Ints, values: Floats, counts: Counter[str]) -> tuple[Ints, Floats]:
@@ -161,7 +178,7 @@ def _signs(client: str, stamps: Stamps, values: Floats, spec: OwnSpec, counts: C
     rule = spec.value.negative
     if negative.any() and (rule == "error" or (rule == "auto" and what_unit(spec.value.unit))):
         raise DataError(
-            f"Client {client!r}: {target[negative][0]:g} {spec.value.unit} at {stamps[negative][0]} is negative "
+            f"Client {client!r}: {target[negative][0]:g} {spec.value.unit} at {_plain(stamps[negative][0])} is negative "
             f"({int(negative.sum())} such readings). Set value.negative to keep (it feeds in) or missing (it is wrong)."
         )
     lost = zero | (negative if rule == "missing" else False)
@@ -190,9 +207,11 @@ def _resolved(
     rule = spec.duplicates
     if len(conflicting) and rule == "error":
         at = int(conflicting[0])
+        zone = _proposed(stamps[at]) if spec.time.timezone == "UTC" else ""
         raise DataError(
-            f"Client {client!r} has {kept[at, 0]:g} and {values[at, 0]:g} at {stamps[at]} ({len(conflicting)} such "
+            f"Client {client!r} has {kept[at, 0]:g} and {values[at, 0]:g} at {_plain(stamps[at])} ({len(conflicting)} such "
             "rows contradict an earlier one). Set duplicates: first, mean or sum, or mend the files."
+            + (f" If the clock is local, set time.timezone{zone}." if zone else "")
         )
     if not len(conflicting) or rule == "first":
         return stamps[first], values[first]
@@ -221,4 +240,7 @@ def _in_our_keys(text: str) -> str:
     """Return the words of :func:`to_utc` with the keys of the YAML file for its arguments."""
     for word in ("ambiguous", "nonexistent"):
         text = text.replace(f"{word}='", f"time.{word}: '")
-    return text.replace("Sort the rows,", "Set time.order: sort,")
+    text = text.replace(".000000", "").replace("Sort the rows,", "Set time.order: sort,")
+    return text.replace(
+        "or cut the series there.", "cut the series there, or rename one of two clients of this name."
+    )

@@ -8,6 +8,7 @@ import pytest
 
 from data_loaders import DataError
 from data_loaders.own import check_file
+from data_loaders.own.sorting import _goes_back
 
 LONG = "{layout: long, files: t.csv}"
 HEAD = "timestamp,client,value\n"
@@ -69,19 +70,19 @@ ROWS = HEAD + "2013-01-01 00:00,a,1\n2013-01-01 01:00,a,2\n2013-01-01 02:00,a,3\
         pytest.param(
             LONG,
             ROWS + "2013-01-01 02:00,a,4\n",
-            "Client 'a' has 3 and 4 at 2013-01-01T02:00:00.000000 (1 such rows contradict an earlier one). Set duplicates",
+            "Client 'a' has 3 and 4 at 2013-01-01T02:00:00 (1 such rows contradict an earlier one). Set duplicates",
             id="contradiction",
         ),
         pytest.param(
             LONG,
             ROWS + "2013-01-01 00:30,a,4\n2013-01-01 03:30,a,4\n",
-            "Client 'a': the clock goes back from 2013-01-01T02:00:00.000000 to 2013-01-01T00:30:00.000000 (1 such rows)",
+            "Client 'a': the clock goes back from 2013-01-01T02:00:00 to 2013-01-01T00:30:00 (1 such rows)",
             id="clock goes back",
         ),
         pytest.param(
             LONG,
             ROWS.replace(",3", ",-3"),
-            "Client 'a': -3 kWh at 2013-01-01T02:00:00.000000 is negative (1 such readings). Set value.negative",
+            "Client 'a': -3 kWh at 2013-01-01T02:00:00 is negative (1 such readings). Set value.negative",
             id="negative energy",
         ),
         pytest.param(LONG, ROWS.replace(",3", ",inf"), "line 4, column 'value': 'inf' is infinite.", id="infinity"),
@@ -119,7 +120,7 @@ ROWS = HEAD + "2013-01-01 00:00,a,1\n2013-01-01 01:00,a,2\n2013-01-01 02:00,a,3\
         pytest.param(
             "{layout: long, files: t.csv, time: {timezone: Europe/Madrid}}",
             HEAD + "".join(f"2013-03-31 0{hour}:00,a,1\n" for hour in range(5)),
-            "Client 'a': stamp 2013-03-31T02:00:00.000000 does not exist in Europe/Madrid, where the clocks go forward (1 "
+            "Client 'a': stamp 2013-03-31T02:00:00 does not exist in Europe/Madrid, where the clocks go forward (1 "
             "such stamps). Are they UTC? Else choose time.nonexistent: 'shift' or 'missing'.",
             id="hour that is skipped",
         ),
@@ -235,6 +236,23 @@ def test_marks_and_other_encodings_read_when_said(load):
         assert load(yaml, t_csv=text.encode(encoding)).fingerprint() == utf8
 
 
+@pytest.mark.parametrize(
+    ("stamp", "zone"),
+    [
+        ("2013-10-27T02:00:00", ", such as Europe/Berlin"),
+        ("2013-10-27T01:30:00", ", such as Europe/London"),
+        ("2013-11-03T01:00:00", ", such as America/New_York"),
+        ("2013-10-20T02:00:00", ""),
+        ("2013-10-27T12:00:00", ""),
+    ],
+)
+def test_an_hour_shown_twice_in_autumn_proposes_a_zone(stamp, zone):
+    back = np.array([stamp], "datetime64[us]")[0]
+    words = str(_goes_back("a", np.array([back + np.timedelta64(45, "m"), back]), 1))
+    assert f"set time.timezone{zone}; if the name stands for two clients" in words
+    assert ".000000" not in words
+
+
 @pytest.mark.parametrize(("rule", "values"), [("first", [1, 2, 3]), ("mean", [1, 2, 4]), ("sum", [1, 2, 8])])
 def test_contradicting_rows_go_by_the_rule_and_equal_ones_always_collapse(load, rule, values):
     text = ROWS + "2013-01-01 02:00,a,5\n2013-01-01 02:00,a,3\n"
@@ -294,3 +312,13 @@ def test_power_becomes_the_energy_of_a_step_and_coarser_steps_need_all_their_rea
 def test_stamps_at_the_end_of_a_step_are_moved_to_its_beginning(load):
     series = load("{layout: long, files: t.csv, time: {stamp: end}}", t_csv=ROWS)
     assert str(series.starts[0]) == "2012-12-31T23:00:00"
+
+
+def test_a_check_says_what_to_decide_of_contradicting_rows(tmp_path):
+    (tmp_path / "t.csv").write_text(ROWS + "2013-01-01 02:00,a,5\n")
+    (tmp_path / "my.yaml").write_text("{layout: long, files: t.csv, time: {order: sort}}")
+    report = check_file(tmp_path / "my.yaml")
+    assert not any(rule.endswith(": ") for rule in report.rules)
+    assert any(
+        rule.endswith("of the same stamp: duplicates says first, mean or sum") for rule in report.rules
+    )
