@@ -135,8 +135,20 @@ class BuildingDataGenome2:
         series = replace(series, rules=said + series.rules, attributes=_attributes(series.clients, known))
         if not self.weather:
             return series
-        tables = read_weather(find_file(root, WEATHER), self.weather_channels)
-        return add_weather(series, tables, series.attributes["site_id"].tolist())
+        path = find_file(root, WEATHER)
+        channels, lacking = self._weather_channels(path)
+        series = add_weather(series, read_weather(path, channels), series.attributes["site_id"].tolist())
+        said = (f"weather: the file has no {', '.join(lacking)}",) if lacking else ()
+        return replace(series, rules=(*series.rules, *said))
+
+    def _weather_channels(self, path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the columns to take and those that the file lacks; what was asked for by name must be there."""
+        with readable(path):
+            there = set(map(str, pd.read_csv(path, nrows=0).columns))
+        lacking = tuple(name for name in self.weather_channels if name not in there)
+        if self.weather_channels != type(self).weather_channels or len(lacking) == len(self.weather_channels):
+            return self.weather_channels, ()
+        return tuple(name for name in self.weather_channels if name in there), lacking
 
     def _chosen(self, names: tuple[str, ...], known: pd.DataFrame) -> list[int]:
         """Return the columns of the buildings asked for."""

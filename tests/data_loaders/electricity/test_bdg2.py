@@ -106,6 +106,16 @@ def test_weather_is_the_sites_own_and_a_building_without_is_dropped(tmp_path, re
         BuildingDataGenome2(str(tmp_path), weather=True, weather_channels=("airtemp",), **ANY).load()
 
 
+def test_weather_takes_the_usual_columns_that_are_there_and_says_which_are_not(tmp_path, readings):
+    root = write(tmp_path, readings, tables=weather().drop(columns="dewTemperature"))
+    series = BuildingDataGenome2(root, weather=True, **ANY).load()
+    assert series.channel_names == ("load", "airTemperature", "windSpeed")
+    assert "weather: the file has no dewTemperature" in series.rules
+    asked = ("airTemperature", "dewTemperature")
+    with pytest.raises(DataError, match="has no column 'dewTemperature'"):
+        BuildingDataGenome2(root, weather=True, weather_channels=asked, **ANY).load()
+
+
 def test_the_rules_of_meters_apply(tmp_path, readings):
     readings.iloc[:, 0] = 0
     series = BuildingDataGenome2(write(tmp_path, readings), min_days=9.5, min_coverage=0.9).load()
