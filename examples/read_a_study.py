@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--tracking", default="mlruns")
     parser.add_argument("--farthest", type=int, default=3)
     args = parser.parse_args()
-    scores = read_results(open_store(args.tracking), args.study).scores
+    scores = read_results(open_store(args.tracking), args.study).seen().scores
     true = scores[~scores.method.str.contains("permuted")]
     distance = true.dropna(subset=["distance"]).groupby("client").distance.first()
     errors = scores.groupby(["client", "method"]).nmae.mean().unstack()

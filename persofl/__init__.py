@@ -1,4 +1,4 @@
-"""persofl: personalised federated learning on energy time series, steered by optimal-transport distances."""
+"""persofl: personalised federated learning on energy, vehicle and voice data, steered by optimal-transport distances."""
 
 from typing import TYPE_CHECKING, Any
 
