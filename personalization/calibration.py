@@ -1,7 +1,7 @@
 r"""Null calibration: what distance a client of n samples would show if its law were the population's.
 
 Empirical distances are biased upwards, the more the fewer the samples: ``E0[d^2 | n]`` falls about as ``c / n``.
-The reference is resampled on a grid of sizes; between them ``n E0`` and ``n std`` are interpolated over ``log n``,
+The reference is resampled on a grid of sizes; between them ``n E0`` and ``n std`` are interpolated as power laws,
 and beyond them taken as constant. The reference is made of samples itself, with the noise of M of them: that
 multiplies the null by ``n (1/n + 1/M)``.
 """
@@ -56,8 +56,15 @@ class Null:
         left = (right - 1).clamp_min(0)
         width = (knots[right] - knots[left]).clamp_min(1e-12)
         share = ((n.log() - knots[left]) / width).clamp(0, 1)
-        mean, std, skew = (torch.lerp(x[left], x[right], share) for x in (self.mean, self.std, self.skew))
-        return mean / n, std / n, skew
+        mean, std = (_power_law(x[left], x[right], share) for x in (self.mean, self.std))
+        return mean / n, std / n, torch.lerp(self.skew[left], self.skew[right], share)
+
+
+def _power_law(left: Tensor, right: Tensor, share: Tensor) -> Tensor:
+    """Between two positive values the line through their logarithms: a line bows above a power law by percents."""
+    positive = (left > 0) & (right > 0)
+    start, end = (torch.where(positive, x, 1.0).log() for x in (left, right))
+    return torch.where(positive, torch.lerp(start, end, share).exp(), torch.lerp(left, right, share))
 
 
 def size_grid(low: float, high: float, *, points: int = 8, cap: int = 1024) -> list[int]:
@@ -95,8 +102,8 @@ def fit_null(
 def null_of(sizes: Tensor, scaled: Tensor) -> Null:
     """The null's moments on a grid, smoothed over it: what varies slowly with n need not be as noisy as its draws.
 
-    With five sizes or more, the logarithms of mean and deviation are a parabola over ``log n`` (a power law is a
-    line), and the skewness a line: as good as three times the draws.
+    With five sizes or more, the logarithms of mean and deviation follow the polynomial over ``log n`` of least degree,
+    two or more, whose residuals are noise, and the skewness a line: as good as three times the draws.
 
     Args:
         sizes: the grid, increasing, ``(grid,)``.
@@ -107,11 +114,21 @@ def null_of(sizes: Tensor, scaled: Tensor) -> Null:
     skew = torch.where(std > 0, cubes / torch.where(std > 0, std, 1.0) ** 3, 0.0)
     if len(sizes) < 5 or not bool((std > 0).all() & (mean > 0).all()):
         return Null(sizes, mean, std, skew)
-    smooth = _parabola(sizes.log(), mean.log(), 2).exp(), _parabola(sizes.log(), std.log(), 2).exp()
-    return Null(sizes, *smooth, _parabola(sizes.log(), skew, 1))
+    draws = scaled.shape[1]
+    noise = std / mean / draws**0.5, (skew.square() / 4 + 0.5).sqrt() / draws**0.5
+    mean, std = (_smooth(sizes.log(), x.log(), e).exp() for x, e in zip((mean, std), noise, strict=True))
+    return Null(sizes, mean, std, _polynomial(sizes.log(), skew, 1))
 
 
-def _parabola(x: Tensor, y: Tensor, degree: int) -> Tensor:
+def _smooth(x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
+    for degree in range(2, len(x) - 1):
+        fitted = _polynomial(x, y, degree)
+        if float(((y - fitted) / noise).square().sum()) <= 2 * (len(x) - degree - 1):
+            return fitted
+    return y
+
+
+def _polynomial(x: Tensor, y: Tensor, degree: int) -> Tensor:
     """Least-squares polynomial through ``(x, y)``, at x."""
     basis = torch.stack([((x - x.mean()) / x.std()) ** power for power in range(degree + 1)], 1)
     fitted: Tensor = basis @ torch.linalg.lstsq(basis, y[:, None]).solution
