@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -48,16 +48,26 @@ def blend_weights(
     return torch.where(examples > 0, torch.lerp(mix, best, trust), mix).to(torch.float32)
 
 
-class Blended(nn.Module):
-    """Two models whose outputs are averaged, ``weight`` on the second."""
+class Mixed(nn.Module):
+    """Several models whose outputs are averaged.
 
-    def __init__(self, first: nn.Module, second: nn.Module, weight: float) -> None:
+    Args:
+        models: at least one.
+        weights: of each, ``(models,)``.
+    """
+
+    weights: Tensor
+
+    def __init__(self, models: Sequence[nn.Module], weights: Tensor) -> None:
         super().__init__()
-        self.first, self.second, self.weight = first, second, weight
+        self.models = nn.ModuleList(models)
+        self.register_buffer("weights", weights.clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Inputs of either model to the average of their outputs."""
-        return torch.lerp(self.first(x), self.second(x), self.weight)
+        """Inputs of each model to the average of their outputs."""
+        outputs = torch.stack([model(x) for model in self.models])
+        mean: Tensor = torch.tensordot(self.weights.to(outputs), outputs, 1)
+        return mean
 
 
 def _errors(federation: Federation, experts: tuple[Tensor, Tensor], clients: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,9 +106,3 @@ def validation_errors(
             error = (loss.point(output) - sight.y).abs().mean(-1) if floats else loss(output, sight.y)
             errors[..., number].index_put_((place, half), (error * sight.valid).double(), accumulate=True)
     return errors, examples
-
-
-def blended(first: Tensor, second: Tensor, weights: Tensor, sight: Sight) -> Tensor:
-    """Blend two models' outputs ``(c, n, ...)`` by weights ``(clients, 2)``."""
-    weight = weights[sight.places].gather(1, halves(sight.ranks, sight.counts))
-    return torch.lerp(first, second, weight.view(*weight.shape, *[1] * (first.dim() - 2)))

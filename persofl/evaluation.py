@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .algorithms import Rows
-from .blending import blend_weights, blended
+from .blending import blend_weights, halves
 from .choosing import choices, chosen_rows
 from .data import Stream
 from .federation import Federation
+from .gating import Curves, Gate, fit_gate, mixed, validation_curves
 from .judge import Judge, Sight, buckets
 from .tasks import unknown_naive_error
 from .training import train_phase
@@ -23,6 +25,8 @@ __all__ = [
     "client_rows",
     "evaluate",
     "evaluate_clients",
+    "group_curves",
+    "population_gate",
     "population_metrics",
     "weighed",
 ]
@@ -31,7 +35,7 @@ __all__ = [
 def client_rows(federation: Federation, server: Tensor, clients: Tensor, round_: int = 0) -> Tensor:
     """The rows that clients predict with, ``(clients, parameters)``, chosen on validation spans where the method says so.
 
-    Of several whose predictions are blended the last, which is the most their own; see :func:`client_experts`.
+    Of several whose predictions are mixed the last, which is the most their own; see :func:`client_experts`.
     """
     experts = client_experts(federation, server, clients, round_)
     return (weighed(federation, experts, clients, "test")[0] if federation.algorithm.chooses else experts)[-1]
@@ -68,61 +72,95 @@ def client_experts(
     return algorithm.experts(anchor, state, plan)
 
 
+def group_curves(federation: Federation, server: Tensor, clients: Tensor, round_: int = 0) -> Curves:
+    """What mixtures of their models are worth to some clients, see :func:`persofl.gating.validation_curves`."""
+    return validation_curves(federation, client_experts(federation, server, clients, round_), clients)
+
+
+def population_gate(
+    federation: Federation, server: Tensor, groups: Iterable[Tensor], round_: int = 0
+) -> Gate | None:
+    """How all clients mix their models, where the method has a gate; else None.
+
+    Args:
+        federation: the population and its method; not changed.
+        server: the server's rows ``(R, parameters)``.
+        groups: all clients in order, as many at once as are to be in memory.
+        round_: names the batches of an adaptation.
+    """
+    if not federation.algorithm.gates():
+        return None
+    parts = [group_curves(federation, server, clients, round_) for clients in groups]
+    return fit_gate(federation, Curves.joined(parts))
+
+
 def evaluate_clients(
-    federation: Federation, experts: tuple[Tensor, ...] | Tensor, clients: Tensor, span: str
+    federation: Federation,
+    experts: tuple[Tensor, ...] | Tensor,
+    clients: Tensor,
+    span: str,
+    gate: Gate | None = None,
 ) -> Any:
     """Sum up the errors of some clients' models over a span, in the sums of the federation's task.
 
     Args:
         federation: the population; not changed.
-        experts: the clients' models, ``(clients, parameters)``, or those whose predictions they blend or choose from.
+        experts: the clients' models, ``(clients, parameters)``, or those whose predictions they mix or choose from.
         clients: ``(clients,)`` indices.
         span: ``"validation"`` or ``"test"``.
+        gate: how they mix them, where the method has one; see :func:`population_gate`.
     """
     oracle = federation.oracle
     judge = Judge(federation.data, federation.task, oracle.loss, span)
     rows = (experts,) if isinstance(experts, Tensor) else experts
-    rows, weights = weighed(federation, rows, clients, span)
+    rows, weights = weighed(federation, rows, clients, span, gate)
     if len(rows) == 1:
         return judge(clients, lambda places, x: oracle.predict(rows[0][places], x))
 
     def predict(sight: Sight) -> Tensor:
         outputs = [oracle.predict(expert[sight.places], sight.x) for expert in rows]
-        return blended(outputs[0], outputs[1], weights, sight)
+        half = halves(sight.ranks, sight.counts)
+        return mixed(outputs, weights[sight.places.unsqueeze(1), half])
 
     return judge.of_sights(clients, predict)
 
 
 def weighed(
-    federation: Federation, rows: tuple[Tensor, ...], clients: Tensor, span: str
+    federation: Federation, rows: tuple[Tensor, ...], clients: Tensor, span: str, gate: Gate | None = None
 ) -> tuple[tuple[Tensor, ...], Tensor]:
-    """What each client predicts a span with: one model, or two and the weight of the second.
+    """What each client predicts a span with: one model, or several and the weights of each.
 
     Args:
         federation: the population; not changed.
-        rows: of the models that it blends or chooses from, see :func:`client_experts`.
+        rows: of the models that it mixes or chooses from, see :func:`client_experts`.
         clients: ``(clients,)`` indices.
         span: that is about to be predicted.
+        gate: how they mix them, where the method has one.
 
     Returns:
-        Rows ``(clients, parameters)`` of one model or two, and the weight in either half of the span, ``(clients, 2)``.
+        Rows ``(clients, parameters)`` of the models, and their weights in either half of the span,
+        ``(clients, 2, models)``.
     """
     if len(rows) == 1:
-        return rows, torch.zeros(len(clients), 2)
+        return rows, torch.ones(len(clients), 2, 1)
+    if gate is not None:
+        return rows, gate.of(clients, span)
     if not federation.algorithm.chooses:
         plan = federation.personaliser.plan(clients)
-        return rows, blend_weights(federation, (rows[0], rows[1]), clients, plan, span)
+        second = blend_weights(federation, (rows[0], rows[1]), clients, plan, span)
+        return rows, torch.stack([1 - second, second], -1)
     choice = choices(federation, rows, clients, span)
-    first, second = (chosen_rows(rows, choice[:, half]) for half in (0, 1))
-    own = torch.tensor([0.0, 1.0]).expand(len(clients), 2)
-    return ((first,) if torch.equal(first, second) else (first, second)), own
+    first, later = (chosen_rows(rows, choice[:, half]) for half in (0, 1))
+    own = torch.eye(2).expand(len(clients), 2, 2)
+    return ((first,), own[..., :1]) if torch.equal(first, later) else ((first, later), own)
 
 
 def evaluate(federation: Federation, server: Tensor, span: str, round_: int = 0) -> dict[str, Tensor]:
     """Metrics of every client's model over a span, each ``(clients,)``, see :class:`persofl.tasks.Task`."""
     clients = torch.arange(len(federation.data))
+    gate = population_gate(federation, server, [clients], round_)
     experts = client_experts(federation, server, clients, round_)
-    return population_metrics(federation, evaluate_clients(federation, experts, clients, span))
+    return population_metrics(federation, evaluate_clients(federation, experts, clients, span, gate))
 
 
 def population_metrics(federation: Federation, sums: Any) -> dict[str, Tensor]:

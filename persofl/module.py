@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from .algorithms import Algorithm
-from .blending import Blended
+from .blending import Mixed
 from .errors import PersoflError
-from .evaluation import client_experts, evaluate_clients, population_metrics, weighed
+from .evaluation import client_experts, evaluate_clients, population_gate, population_metrics, weighed
 from .federation import Federation, RoundConfig, RoundParts, build_federation
+from .gating import Gate
 from .losses import Loss
 from .method import Method, as_method, method_params
 from .metrics import summarise
@@ -77,6 +78,7 @@ class FederatedModule(pl.LightningModule):
         self.metrics_of: dict[str, dict[str, Tensor]] = {}
         self.sums_of: dict[str, Any] = {}
         self._parts: list[tuple[Tensor, Any]] = []
+        self._fitted: Gate | None = None
 
     federation: Federation
     rounds: Tensor
@@ -131,7 +133,14 @@ class FederatedModule(pl.LightningModule):
         with torch.inference_mode(False), torch.no_grad():
             clients = clients.clone()
             experts = client_experts(self.federation, self.server.detach(), clients, int(self.rounds))
-            return clients, evaluate_clients(self.federation, experts, clients, span)
+            return clients, evaluate_clients(self.federation, experts, clients, span, self._gate())
+
+    def _gate(self) -> Gate | None:
+        """How the clients mix their models; fitted once for the weights that there are."""
+        if self._fitted is None and self.federation.algorithm.gates():
+            groups = [group.clone() for group in self._client_groups()]
+            self._fitted = population_gate(self.federation, self.server.detach(), groups, int(self.rounds))
+        return self._fitted
 
     def on_validation_epoch_start(self) -> None:
         """Forget what an interrupted evaluation left."""
@@ -171,6 +180,7 @@ class FederatedModule(pl.LightningModule):
         """What was evaluated belongs to other weights."""
         self.metrics_of.clear()
         self.sums_of.clear()
+        self._fitted = None
 
     def client_table(self, span: str = "test") -> pd.DataFrame:
         """Every client's errors, evaluating now if the span was not evaluated yet.
@@ -213,7 +223,7 @@ class FederatedModule(pl.LightningModule):
     def client_model(self, client: str | int) -> nn.Module:
         """A client's own model as an ordinary module, in evaluation mode.
 
-        Where a method blends the predictions of two, it is a module that does so (:class:`persofl.blending.Blended`).
+        Where a method mixes the predictions of several, it is a module that does so (:class:`persofl.blending.Mixed`).
 
         Args:
             client: name or index.
@@ -224,12 +234,13 @@ class FederatedModule(pl.LightningModule):
         index = self._index(client)
         federation, alone = self.federation, torch.tensor([index])
         experts = client_experts(federation, self.server.detach(), alone, int(self.rounds))
-        experts, weights = weighed(federation, experts, alone, "test")
+        with torch.no_grad():
+            experts, weights = weighed(federation, experts, alone, "test", self._gate())
         oracle = federation.oracle
         models = [oracle.layout.load(copy.deepcopy(oracle.module), rows[0]).eval() for rows in experts]
         if len(models) == 1:
             return models[0]
-        return Blended(models[0], models[1], float(weights[0, 0])).eval()
+        return Mixed(models, weights[0, 0]).eval()
 
     def _index(self, client: str | int) -> int:
         names = self.federation.names

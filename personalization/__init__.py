@@ -42,6 +42,7 @@ from .modulators import (
 )
 from .pairwise import Pairwise, pairwise_distances, pairwise_of_statistics
 from .parameters import cosine_distance, l2_distance
+from .pooling import Pooled, pooled_choices
 from .population import client_statistics, distance_to_population
 from .proximal import BayesProx, ExponentialProx, InverseProx
 from .reference import Summary, combine, summarise
@@ -83,6 +84,7 @@ __all__ = [
     "Null",
     "Pairwise",
     "PersonalWork",
+    "Pooled",
     "QuantileDepth",
     "RectifiedWeight",
     "RowQPGraph",
@@ -121,6 +123,7 @@ __all__ = [
     "pairwise_distances",
     "pairwise_of_statistics",
     "pairwise_sliced_wasserstein",
+    "pooled_choices",
     "quantile_sketch",
     "quantile_sketches",
     "register_clustering",

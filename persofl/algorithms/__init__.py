@@ -12,6 +12,7 @@ from .fedavg import FedAvg
 from .fedper import FedPer
 from .fedprox import FedProx
 from .finetune import FineTune
+from .gate import Gate
 from .lgfedavg import LGFedAvg
 from .local import Local
 from .neighbours import Neighbours
@@ -31,6 +32,7 @@ __all__ = [
     "FedPer",
     "FedProx",
     "FineTune",
+    "Gate",
     "LGFedAvg",
     "Local",
     "LocalStep",

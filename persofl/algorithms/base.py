@@ -134,9 +134,13 @@ class Algorithm(ABC):
     def experts(self, anchor: Tensor, state: Rows, plan: Plan) -> tuple[Tensor, ...]:
         """The models whose predictions a client blends: the predictor's for most, else the population's and its own.
 
-        Where an algorithm ``chooses``, the models that it predicts with one of, the safest first.
+        Where an algorithm ``chooses`` or ``gates``, the models that it predicts with one or a mixture of, the safest first.
         """
         return (self.predictor(anchor, state, plan),)
+
+    def gates(self) -> str:
+        """Whose evidence decides how a client mixes its experts, see :mod:`persofl.gating`; empty where it does not."""
+        return ""
 
     def routes(self, relations: Relations) -> Routes:
         """Which of the server's rows clients start from and send to; one for all, unless clients differ in that."""

@@ -21,7 +21,7 @@ from persofl import (
     parse_method,
     run_round,
 )
-from persofl.evaluation import client_experts, weighed
+from persofl.evaluation import client_experts, population_gate, weighed
 from persofl.pairwise import Between
 from personalization import Distances
 
@@ -174,9 +174,10 @@ def run():
             servers.append(parameter.detach().clone())
         everyone = torch.arange(len(federation.data))
         experts = client_experts(federation, parameter.detach(), everyone, count)
-        experts, weights = weighed(federation, experts, everyone, "test")
-        # of two, a fingerprint of the blend, not a model
-        predictors = experts[0] if len(experts) == 1 else torch.lerp(*experts, weights[:, :1])
+        gate = population_gate(federation, parameter.detach(), [everyone], count)
+        experts, weights = weighed(federation, experts, everyone, "test", gate)
+        # of several, a fingerprint of the mixture, not a model
+        predictors = (torch.stack(experts, 1) * weights[:, 0].unsqueeze(2)).sum(1)
         return Outcome(servers, federation.store.state_dict(), losses, predictors)
 
     return rounds

@@ -5,10 +5,9 @@ import torch
 
 from persofl import FedAvg, FederatedModule, Local, Method, build_model
 from persofl.algorithms import Blend
-from persofl.blending import GRID, Blended, blend_weights, blended, halves
+from persofl.blending import GRID, Mixed, blend_weights, halves
 from persofl.evaluation import client_experts, evaluate
 from persofl.federation import RoundConfig
-from persofl.judge import Judge
 from persofl.models import Shape
 from personalization import build_modulator
 
@@ -114,23 +113,6 @@ def test_halves_follow_time(count, firsts):
     ]
 
 
-def test_a_block_is_blended_example_by_example(trained):
-    federation, _ = trained()
-    weights = torch.rand(6, 2)
-    for sight in Judge(federation.data, federation.task, federation.oracle.loss, "validation").sights(
-        EVERYONE
-    ):
-        first, second = torch.randn_like(sight.y), torch.randn_like(sight.y)
-        got = blended(first, second, weights, sight)
-        half = halves(sight.ranks, sight.counts)
-        for row, place in enumerate(sight.places.tolist()):
-            for column in range(first.shape[1]):
-                a = weights[place, half[row, column]]
-                torch.testing.assert_close(
-                    got[row, column], (1 - a) * first[row, column] + a * second[row, column]
-                )
-
-
 def test_a_client_s_model_blends_as_its_evaluation_does(trained):
     federation, _ = trained(trust=1.0)
     module = FederatedModule(
@@ -140,17 +122,18 @@ def test_a_client_s_model_blends_as_its_evaluation_does(trained):
         config=RoundConfig(),
     )
     model = module.client_model(2)
-    assert isinstance(model, Blended)
+    assert isinstance(model, Mixed)
     experts = client_experts(module.federation, module.server.detach(), EVERYONE)
     weights = blend_weights(
         module.federation, experts, EVERYONE, module.federation.personaliser.plan(EVERYONE), "test"
     )
-    assert model.weight == pytest.approx(float(weights[2, 0]))
+    torch.testing.assert_close(model.weights, torch.stack([1 - weights[2, 0], weights[2, 0]]))
     x, _ = federation.data.gather(
         federation.data.positions("test", torch.tensor([2]), torch.arange(3)[None])[0]
     )
     with torch.no_grad():
-        torch.testing.assert_close(model(x), torch.lerp(model.first(x), model.second(x), model.weight))
+        first, second = (part(x) for part in model.models)
+        torch.testing.assert_close(model(x), torch.lerp(first, second, weights[2, 0]))
 
 
 def test_bad_shares_are_refused():

@@ -31,6 +31,7 @@ SETTINGS = {  # where the defaults would make a test slow or blind
     "tuned_ditto": {"personal_steps": 3, "grid": (2.0, 0.2)},
     "ditto": {"prox": 2.0, "personal_steps": 3},
     "finetune": {"personal_steps": 3, "mix": 0.7},
+    "gate": {"personal_steps": 3, "tune_lr": 0.1},
     "fedadam": {"server_lr": 0.05},
 }
 

@@ -1,0 +1,160 @@
+"""Choosing with others' evidence: the ends, the slow way, and what must not matter."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from personalization import build_graph, pooled_choices
+from personalization.pooling import STRENGTHS
+
+
+def curves(clients=7, options=5, seed=0, low=1, high=9):
+    generator = torch.Generator().manual_seed(seed)
+    examples = torch.randint(low, high, (clients, 2), generator=generator)
+    means = torch.rand(clients, 1, options, generator=generator, dtype=torch.float64) + 0.1
+    noise = torch.rand(clients, 2, options, generator=generator, dtype=torch.float64)
+    return (means + noise) * examples.unsqueeze(2), examples
+
+
+def alike(clients):
+    return torch.full((clients, clients), 1 / clients, dtype=torch.float64)
+
+
+def by_hand(errors, examples, graph, strength):
+    """The formula, client by client, for sums over one set of examples ``(clients, options)``."""
+    chosen = []
+    for client in range(len(errors)):
+        own = errors[client].clone()
+        for other in range(len(errors)):
+            own += strength * graph[client, other] * errors[other] / examples[other]
+        chosen.append(int(own.argmin()))
+    return torch.tensor(chosen)
+
+
+def relative(errors, examples):
+    unit = errors.sum((1, 2)) / (examples.sum(1) * errors.shape[2])
+    return errors / unit.view(-1, 1, 1)
+
+
+def test_without_strength_everybody_takes_its_own_best():
+    errors, examples = curves()
+    pooled = pooled_choices(errors, examples, [alike(7)], [0.0])
+    assert torch.equal(pooled.options, errors.sum(1).argmin(1))
+    assert torch.equal(pooled.crossed, errors.argmin(2).flip(1))
+
+
+def test_endless_strength_is_one_choice_for_all():
+    errors, examples = curves()
+    pooled = pooled_choices(errors, examples, [alike(7)], [1e12])
+    means = (relative(errors, examples).sum(1) / examples.sum(1, keepdim=True)).mean(0)
+    assert (pooled.options == means.argmin()).all()
+
+
+@given(st.integers(0, 200), st.integers(2, 8), st.integers(1, 6), st.floats(0, 50))
+@settings(deadline=None, max_examples=40)
+def test_the_choice_is_the_formula(seed, clients, options, strength):
+    errors, examples = curves(clients, options, seed)
+    points = torch.randn(clients, 2, generator=torch.Generator().manual_seed(seed))
+    graph = build_graph("kernel", scale=0.7)(torch.cdist(points, points).double(), torch.ones(clients))
+    pooled = pooled_choices(errors, examples, [graph], [strength])
+    units = relative(errors, examples)
+    assert torch.equal(pooled.options, by_hand(units.sum(1), examples.sum(1), graph, strength))
+    for half in (0, 1):
+        expected = by_hand(units[:, 1 - half], examples[:, 1 - half], graph, strength)
+        assert torch.equal(pooled.crossed[:, half], expected)
+
+
+def test_strength_and_graph_are_those_that_do_best_across_the_halves():
+    errors, examples = curves(12, 6, seed=3)
+    graphs = [alike(12), torch.eye(12, dtype=torch.float64)]
+    units, scores = relative(errors, examples), {}
+    for number, graph in enumerate(graphs):
+        for strength in STRENGTHS:
+            crossed = pooled_choices(errors, examples, [graph], [strength]).crossed
+            across = units.gather(2, crossed.unsqueeze(2)).squeeze(2).sum(1) / examples.sum(1)
+            scores[number, strength] = float(across.mean())
+    best = pooled_choices(errors, examples, graphs)
+    assert scores[best.graph, best.strength] == pytest.approx(min(scores.values()))
+
+
+def test_few_examples_borrow_and_many_decide_for_themselves():
+    """All but one client prefer option 0 clearly; the odd one prefers option 1."""
+    for number, expected in ((2, 0), (2000, 1)):
+        examples = torch.full((9, 2), 50)
+        examples[0] = number
+        means = torch.tensor([[1.0, 2.0]]).repeat(9, 1)
+        means[0] = torch.tensor([1.2, 1.0])
+        errors = means.unsqueeze(1) * examples.unsqueeze(2)
+        pooled = pooled_choices(errors, examples, [alike(9)], [30.0])
+        assert int(pooled.options[0]) == expected
+        assert (pooled.options[1:] == 0).all()
+
+
+def test_two_kinds_of_clients_are_told_apart_by_the_graph_alone():
+    """Each client's few examples are noisy; with the graph of its kind it chooses right."""
+    clients, generator = 200, torch.Generator().manual_seed(0)
+    kind = torch.arange(clients) % 2
+    examples = torch.full((clients, 2), 3)
+    means = torch.tensor([[1.0, 1.4], [1.4, 1.0]], dtype=torch.float64)[kind].unsqueeze(1)
+    noise = torch.randn(clients, 2, 2, generator=generator, dtype=torch.float64)
+    errors = (means + noise * 0.4).clamp(min=0.01) * 3
+    near = build_graph("kernel", scale=0.3)((kind.unsqueeze(1) != kind).double(), torch.ones(clients))
+    pooled = pooled_choices(errors, examples, [alike(clients), near])
+    alone = pooled_choices(errors, examples, [alike(clients)], [0.0])
+    assert pooled.graph == 1
+    assert (pooled.options == kind).double().mean() > (alone.options == kind).double().mean()
+
+
+@given(st.integers(0, 100), st.floats(0.01, 100))
+@settings(deadline=None, max_examples=25)
+def test_neither_a_client_s_unit_nor_the_order_of_clients_matters(seed, factor):
+    errors, examples = curves(6, 4, seed)
+    graph = build_graph("kernel", scale=1.0)(
+        torch.cdist(*[torch.arange(6.0)[:, None]] * 2).double(), torch.ones(6)
+    )
+    plain = pooled_choices(errors, examples, [graph])
+    scaled = errors.clone()
+    scaled[2] *= factor
+    assert torch.equal(pooled_choices(scaled, examples, [graph]).options, plain.options)
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(seed))
+    turned = pooled_choices(errors[order], examples[order], [graph[order][:, order]])
+    assert torch.equal(turned.options, plain.options[order])
+
+
+def test_a_client_without_examples_goes_by_the_others():
+    errors, examples = curves()
+    errors[4], examples[4] = 0.0, 0
+    for strengths in ([0.0], STRENGTHS):
+        pooled = pooled_choices(errors, examples, [alike(7)], strengths)
+        others = torch.arange(7) != 4
+        unit = relative(errors[others], examples[others])
+        means = (unit.sum(1) / examples[others].sum(1, keepdim=True)).mean(0)
+        assert pooled.options[4] == means.argmin()
+
+
+def test_no_evidence_at_all_is_the_first_option():
+    pooled = pooled_choices(torch.zeros(3, 2, 4), torch.zeros(3, 2), [alike(3)])
+    assert (pooled.options == 0).all()
+
+
+def test_an_option_that_failed_is_nobody_s():
+    errors, examples = curves()
+    errors[1, 0, 2] = torch.inf
+    errors[3, 1, 2] = torch.nan
+    pooled = pooled_choices(errors, examples, [alike(7)])
+    assert (pooled.options[[1, 3]] != 2).all()
+
+
+def test_bad_input_is_refused():
+    errors, examples = curves()
+    with pytest.raises(ValueError, match=r"errors has shape \(7, 5\)"):
+        pooled_choices(errors[:, 0], examples, [alike(7)])
+    with pytest.raises(ValueError, match=r"\(7, 2\), none negative"):
+        pooled_choices(errors, -examples, [alike(7)])
+    with pytest.raises(ValueError, match="Graph 0 has shape"):
+        pooled_choices(errors, examples, [alike(6)])
+    with pytest.raises(ValueError, match="0 graphs"):
+        pooled_choices(errors, examples, [])
+    with pytest.raises(ValueError, match="negative"):
+        pooled_choices(errors, examples, [alike(7)], [-1.0])
