@@ -117,6 +117,7 @@ def _run_parser() -> ArgumentParser:
         "metric": str,
         "summary": str,
         "plugins": list[str],
+        "leave_out": list[str],
     }
     documented = _documented(StudyConfig)
     for key, hint in {**hints, "group_by": str, "workers": int}.items():
@@ -136,6 +137,7 @@ def _show_parser() -> ArgumentParser:
     parser.add_argument("--json", action="store_true", help="as JSON, for programs")
     parser.add_argument("--markdown", action="store_true", help="as markdown")
     parser.add_argument("--group_by", type=str, help="client attribute to break the result down by")
+    parser.add_argument("--against", type=str, help="method to set all others against (default: fedavg)")
     parser.add_argument("--tracking", type=TrackingConfig)
     return parser
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .config import TrackingConfig
 from .errors import StudyError
-from .yamlfile import merged, read_study
+from .yamlfile import overlaid, read_study
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,7 +58,8 @@ def study_show(options: Options) -> None:
             if known
             else f"There is no study in {store.uri} yet. Run one: persofl study run demo."
         )
-    comparison = compare(read_results(store, options["name"]), options.get("group_by"))
+    results = read_results(store, options["name"])
+    comparison = compare(results, options.get("group_by"), options.get("against"))
     if options.get("json"):
         print(as_json(comparison))
     elif options.get("markdown"):
@@ -74,7 +75,7 @@ def train(options: Options) -> None:
 
     over = {key: value for key, value in options.items() if key not in OWN}
     source = options.get("config")
-    raw = merged(read_study(source) if source else {}, over)
+    raw = overlaid(read_study(source) if source else {}, over)
     resume = bool(raw.pop("resume", False))
     train_once(study_config(_train_raw(raw), source or "command line"), console(), resume=resume)
 
@@ -161,9 +162,9 @@ def _study_raw(options: Options) -> tuple[str, dict[str, Any]]:
         )
     raw: dict[str, Any] = {}
     for source in sources:
-        raw = merged(raw, read_study(source))
+        raw = overlaid(raw, read_study(source))
     over = {key: value for key, value in options.items() if key not in OWN}
-    return " + ".join([*sources, *(["flags"] if over else [])]), merged(raw, over)
+    return " + ".join([*sources, *(["flags"] if over else [])]), overlaid(raw, over)
 
 
 def _train_raw(raw: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ rows does not matter.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -14,6 +16,7 @@ import pandas as pd
 from persofl.metrics import HIGHER, share_worse, summarise
 
 SUMMARIES = ("mean", "median", "std", "worst_decile", "jain")
+REFERENCES = ("local", "fedavg")
 Array = npt.NDArray[np.float64]
 
 
@@ -27,7 +30,8 @@ def summary_table(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     Returns:
         Index: methods in order of appearance. Columns: ``mean``, ``mean_low`` and ``mean_high`` (95 % t-interval
         over seeds, NaN with one seed), ``median``, ``std``, ``worst_decile``, ``jain``, ``worse_than_local`` and
-        ``worse_than_fedavg`` (share of clients, matched by seed; NaN without that method), ``seeds``, ``clients``.
+        ``worse_than_fedavg`` (share of clients, matched by seed; NaN without that method), ``harmed`` (share that fares
+        worse than with the better of the two, with ``harmed_low`` and ``harmed_high``), ``seeds``, ``clients``.
     """
     rows = {method: _method_row(scores, str(method), metric) for method in pd.unique(scores["method"])}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
@@ -51,15 +55,44 @@ def paired_table(
     Returns:
         Index: the other methods. Columns: ``mean``, ``mean_low``, ``mean_high``, ``worst_decile``,
         ``worst_decile_low``, ``worst_decile_high`` (95 % over seeds), ``clients_low``, ``clients_high`` (95 %
-        over clients, of the mean difference), ``seeds``.
+        over clients, of the mean difference), ``harmed``, ``harmed_low``, ``harmed_high`` (95 % over seeds, of the
+        difference in the share of harmed clients, see :func:`summary_table`), ``seeds``.
     """
     wide = _wide(scores, metric)
     methods = [str(m) for m in pd.unique(scores["method"]) if m != reference]
     if reference not in set(scores["method"]):
         return pd.DataFrame()
-    other = wide.loc[[reference]].droplevel(0)
-    rows = {m: _paired_row(wide.loc[[m]].droplevel(0), other, draws, metric in HIGHER) for m in methods}
+    rows = {m: _paired_row(wide, m, reference, draws, metric in HIGHER) for m in methods}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+
+
+def control_table(
+    scores: pd.DataFrame, metric: str, controls: Mapping[str, Sequence[str]], draws: int = 2000
+) -> pd.DataFrame:
+    """How each steered method differs from each of its controls; the columns are those of :func:`paired_table`.
+
+    Args:
+        scores: per-client scores, see the module.
+        metric: column to compare.
+        controls: method -> the methods that it is to beat; those without scores are left out.
+        draws: bootstrap draws.
+
+    Returns:
+        Index: ``method``, ``control``.
+    """
+    if scores.empty:
+        return pd.DataFrame()
+    wide = _wide(scores, metric)
+    there = set(wide.index.get_level_values(0))
+    rows = {
+        (method, control): _paired_row(wide, method, control, draws, metric in HIGHER)
+        for method, others in controls.items()
+        for control in others
+        if {method, control} <= there
+    }
+    if not rows:
+        return pd.DataFrame()
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["method", "control"])
 
 
 def group_table(scores: pd.DataFrame, metric: str, groups: pd.Series) -> pd.DataFrame:
@@ -114,6 +147,7 @@ def _method_row(scores: pd.DataFrame, method: str, metric: str) -> dict[str, flo
         "mean_high": high,
         **row,
         **worse,
+        **_spread("harmed", _harmed(wide, method, higher)),
         "seeds": len(own),
         "clients": int(own.notna().any().sum()),
     }
@@ -129,13 +163,34 @@ def _share_worse(wide: pd.DataFrame, method: str, reference: str, higher: bool) 
     return float(np.mean(shares)) if shares else np.nan
 
 
-def _paired_row(own: pd.DataFrame, other: pd.DataFrame, draws: int, higher: bool) -> dict[str, float]:
+def _harmed(wide: pd.DataFrame, method: str, higher: bool) -> pd.Series:
+    """By seed: the share of clients worse off than with the better of local and FedAvg; empty without both."""
+    if not set(REFERENCES) <= set(wide.index.get_level_values(0)):
+        return pd.Series(dtype=float)
+    own, local, fedavg = (wide.loc[[name]].droplevel(0) for name in (method, *REFERENCES))
+    better = local.combine(fedavg, np.fmax if higher else np.fmin)
+    seeds = own.index.intersection(local.index).intersection(fedavg.index)
+    shares = {s: share_worse(*_both(own.loc[s], better.loc[s]), higher=higher) for s in seeds}
+    return pd.Series(shares, dtype=float)
+
+
+def _spread(name: str, values: pd.Series | list[float]) -> dict[str, float]:
+    """A mean over seeds with its interval."""
+    low, high = interval(values)
+    return {name: float(np.mean(values)) if len(values) else np.nan, f"{name}_low": low, f"{name}_high": high}
+
+
+def _paired_row(
+    wide: pd.DataFrame, method: str, reference: str, draws: int, higher: bool
+) -> dict[str, float]:
+    own, other = (wide.loc[[name]].droplevel(0) for name in (method, reference))
     seeds = own.index.intersection(other.index)
     row: dict[str, float] = {}
     for name in ("mean", "worst_decile"):
         gaps = [_summaries(own.loc[s], higher)[name] - _summaries(other.loc[s], higher)[name] for s in seeds]
-        low, high = interval(gaps)
-        row |= {name: float(np.mean(gaps)) if gaps else np.nan, f"{name}_low": low, f"{name}_high": high}
+        row |= _spread(name, gaps)
+    harm = (_harmed(wide, method, higher) - _harmed(wide, reference, higher)).dropna()
+    row |= _spread("harmed", harm)
     per_client = (own.loc[seeds] - other.loc[seeds]).mean(axis=0).dropna()
     row["clients_low"], row["clients_high"] = bootstrap(per_client, draws)
     return {**row, "seeds": len(seeds)}

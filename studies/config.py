@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from .schema import limits
@@ -118,12 +119,17 @@ class MethodConfig:
         label: the name in tables, when one method takes part twice; the name by default.
         fixed: hyperparameters that are not tuned, with their values.
         distance: the fields of ``persofl.DistanceConfig`` for the modulators, such as `{kind: gaussian}`.
+        inherit: hyperparameters that are not tuned but taken from another method's chosen trial, such as
+            `{lr: fedavg.lr}`.
+        controls: labels of the methods that this one is to beat; the report sets it against each.
     """
 
     name: str
     label: str = ""
     fixed: dict[str, Any] = field(default_factory=dict)
     distance: dict[str, Any] = field(default_factory=dict)
+    inherit: dict[str, str] = field(default_factory=dict)
+    controls: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -179,6 +185,7 @@ class StudyConfig:
         workers: processes; each computes on one thread.
         tracking: where the study is kept.
         plugins: Python files or modules that register methods, sources or distances of your own.
+        leave_out: patterns of labels that take no part, such as `["* oracle"]`.
     """
 
     name: str
@@ -196,6 +203,7 @@ class StudyConfig:
     workers: int = field(default=2, metadata=limits(1))
     tracking: TrackingConfig = TrackingConfig()
     plugins: list[str] = field(default_factory=list)
+    leave_out: list[str] = field(default_factory=list)
 
     @property
     def objective(self) -> str:
@@ -203,12 +211,21 @@ class StudyConfig:
         return f"validation/{self.metric}" + ("" if self.summary == "mean" else f"_{self.summary}")
 
     def method_configs(self) -> tuple[MethodConfig, ...]:
-        """The methods, each with a label that is its own."""
+        """The methods that take part, each with a label that is its own, and controls that take part."""
+        kept = [method for method in self.labelled() if not self.is_left_out(method.label)]
+        labels = {method.label for method in kept}
+        return tuple(replace(m, controls=[c for c in m.controls if c in labels]) for m in kept)
+
+    def labelled(self) -> tuple[MethodConfig, ...]:
+        """All methods, those left out too, each with its label."""
         return tuple(_labelled(method) for method in self.methods)
+
+    def is_left_out(self, label: str) -> bool:
+        """Whether a pattern of ``leave_out`` fits the label."""
+        return any(fnmatchcase(label, pattern) for pattern in self.leave_out)
 
 
 def _labelled(method: str | MethodConfig) -> MethodConfig:
     if isinstance(method, str):
         return MethodConfig(name=method, label=method)
-    label = method.label or method.name
-    return MethodConfig(method.name, label, method.fixed, method.distance)
+    return replace(method, label=method.label or method.name)

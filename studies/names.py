@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from .config import DataConfig, MethodConfig, StudyConfig
 from .errors import StudyError, listed, nearest
+from .inheritance import inheritance_problems
 from .plugins import load_plugins
 from .schema import build, check
 from .search import Space
@@ -50,13 +52,18 @@ def problems(raw: Mapping[str, Any]) -> list[str]:
         _take_out(sound, problem.split(":")[0])
     methods = sound.pop("methods", None) or []
     config = build(StudyConfig, {"name": "study", "methods": [], **sound})
-    entries = {
-        place: build(StudyConfig, {"name": "study", "methods": [method]}).method_configs()[0]
+    named = {
+        place: build(StudyConfig, {"name": "study", "methods": [method]}).methods[0]
         for place, method in enumerate(methods)
         if method is not None
     }
+    labels = {place: StudyConfig("study", [method]).labelled()[0] for place, method in named.items()}
+    entries = {place: method for place, method in labels.items() if not config.is_left_out(method.label)}
+    found += _left_out_problems(config, [method.label for method in labels.values()])
     if "methods" in raw and raw["methods"] == []:
         found.append("methods: is empty; name at least one.")
+    everyone = [method.label for method in labels.values()]
+    found += _control_problems(entries, everyone)
     return found + _data_problems(config.data) + _model_problems(config) + _of_methods(entries, config)
 
 
@@ -80,6 +87,7 @@ def _of_methods(entries: Mapping[int, MethodConfig], config: StudyConfig) -> lis
         for place, method in entries.items()
         for text in _method_problems(method, config)
     ]
+    found += inheritance_problems(entries, config)
     twice = _twice([method.label for method in entries.values()])
     found += [f"methods: {label!r} is there twice; give one of them a label of its own." for label in twice]
     return found + _search_problems(config) + _list_problems(config)
@@ -142,6 +150,30 @@ def _method_problems(method: MethodConfig, config: StudyConfig) -> list[str]:
     except (ValueError, TypeError) as error:
         return str(error).splitlines()
     return []
+
+
+def _left_out_problems(config: StudyConfig, labels: list[str]) -> list[str]:
+    """Patterns that fit nothing, or everything."""
+    found = [
+        f"leave_out: {pattern!r} fits none of the methods {', '.join(labels)}."
+        for pattern in config.leave_out
+        if labels and not any(fnmatchcase(label, pattern) for label in labels)
+    ]
+    if labels and all(map(config.is_left_out, labels)):
+        found.append("leave_out: leaves no method.")
+    return found
+
+
+def _control_problems(entries: Mapping[int, MethodConfig], everyone: Iterable[str]) -> list[str]:
+    known = list(everyone)
+    return [
+        f"methods[{place}].controls: there is no method {label!r}. {nearest(label, known)}"
+        if label != method.label
+        else f"methods[{place}].controls: {label!r} is the method itself."
+        for place, method in entries.items()
+        for label in method.controls
+        if label not in known or label == method.label
+    ]
 
 
 def _search_problems(config: StudyConfig) -> list[str]:
@@ -274,7 +306,7 @@ def space_of(method: MethodConfig, config: StudyConfig) -> Space:
 
     made = make_method(method, config)
     fixed = fixed_params(method, config)
-    ranges = {k: v for k, v in search_space(made).items() if k not in fixed}
+    ranges = {k: v for k, v in search_space(made).items() if k not in fixed and k not in method.inherit}
     ranges.update({k: v for k, v in config.search.ranges.items() if k in ranges})
     return Space(method.label, ranges, method_params(made), is_higher_better(config.metric))
 

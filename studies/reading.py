@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 
 from persofl.metrics import HIGHER
 
-from .compare import paired_table, summary_table
+from .compare import control_table, paired_table, summary_table
 
 
-def reading(scores: pd.DataFrame, metric: str) -> list[str]:
+def reading(
+    scores: pd.DataFrame, metric: str, controls: Mapping[str, Sequence[str]] | None = None
+) -> list[str]:
     """Who is best, who harms the fewest clients, and whether steering by distance beat not steering.
 
     A difference counts as shown where its interval over seeds and that over clients both exclude 0.
@@ -18,11 +22,12 @@ def reading(scores: pd.DataFrame, metric: str) -> list[str]:
     Args:
         scores: per-client scores of the clients that train, see :mod:`studies.compare`.
         metric: what is compared.
+        controls: method -> the methods that it is to beat; of one that names none, its algorithm without modulators.
     """
     table = summary_table(scores, metric)
     if len(table) < 2:
         return []
-    return [_best(scores, table, metric), *_harm(table), *_steered(scores, table, metric)]
+    return [_best(scores, table, metric), *_harm(table), *_steered(scores, table, metric, controls or {})]
 
 
 def is_shown(row: pd.Series) -> bool:
@@ -55,19 +60,28 @@ def _harm(table: pd.DataFrame) -> list[str]:
     return [f"Personalised methods with the fewest clients worse off: {'; '.join(parts)}."] if parts else []
 
 
-def _steered(scores: pd.DataFrame, table: pd.DataFrame, metric: str) -> list[str]:
-    """Each method with modulators against the algorithm without, which is its control."""
+def _steered(
+    scores: pd.DataFrame, table: pd.DataFrame, metric: str, controls: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Each steered method against its controls; one sentence a method."""
     found = []
     for label in map(str, table.index):
-        base = label.partition("+")[0]
-        if base == label or base not in table.index:
-            continue
-        row = paired_table(scores[scores["method"].isin([label, base])], metric, base).loc[[label]].iloc[0]
-        better = row["mean"] > 0 if metric in HIGHER else row["mean"] < 0
-        said = (
-            ("better" if better else "worse")
-            if is_shown(row)
-            else "within the intervals, no difference shown"
-        )
-        found.append(f"{label} against its control {base}: {row['mean']:+.4f} ({said}).")
+        others = [c for c in controls.get(label) or _guessed(label, controls) if c in table.index]
+        if others:
+            rows = control_table(scores, metric, {label: others})
+            verdicts = [_verdict(row, metric) for _, row in rows.iterrows()]
+            said = [f"{control} {verdict}" for control, verdict in zip(others, verdicts, strict=True)]
+            found.append(f"{label} against {'; against '.join(said)}.")
     return found
+
+
+def _guessed(label: str, controls: Mapping[str, Sequence[str]]) -> list[str]:
+    """The algorithm of a method with modulators, unless the label is somebody's control itself."""
+    base = label.partition("+")[0]
+    return [base] if base != label and all(label not in others for others in controls.values()) else []
+
+
+def _verdict(row: pd.Series, metric: str) -> str:
+    better = row["mean"] > 0 if metric in HIGHER else row["mean"] < 0
+    said = ("better" if better else "worse") if is_shown(row) else "within the intervals, no difference shown"
+    return f"{row['mean']:+.4f} ({said})"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .compare import group_table, paired_table, summary_table
+from .compare import control_table, group_table, paired_table, summary_table
 from .errors import StudyError, nearest
 from .heldout import UNSEEN, unseen_clients
 from .reading import reading
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 REFERENCE = "fedavg"
+GAPS = (
+    "mean",
+    "95 % of seeds",
+    "95 % of clients",
+    "worst decile",
+    "95 % of seeds",
+    "harmed",
+    "95 % of seeds",
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,9 @@ class Comparison:
         groups: see :func:`studies.compare.group_table`; empty without a client attribute.
         group_by: that attribute.
         unseen: as ``groups``, of the clients held out of training and of the others; empty where none are.
+        controls: see :func:`studies.compare.control_table`; empty where no method names any.
+        unseen_controls: the same over the clients held out of training; empty where none are.
+        reference: the method that ``paired`` compares with.
     """
 
     results: Results
@@ -40,18 +52,22 @@ class Comparison:
     groups: pd.DataFrame
     group_by: str
     unseen: pd.DataFrame
+    controls: pd.DataFrame
+    unseen_controls: pd.DataFrame
+    reference: str = REFERENCE
 
 
-def compare(results: Results, group_by: str | None = None) -> Comparison:
+def compare(results: Results, group_by: str | None = None, against: str | None = None) -> Comparison:
     """Compute the tables.
 
     Args:
         results: a study as read back.
         group_by: client attribute to break the result down by; by default the
             study's own, else the first that names 2 to 12 groups.
+        against: the method that all others are compared with, ``"fedavg"`` by default.
 
     Raises:
-        StudyError: no final seed has ended, or the clients have no such attribute.
+        StudyError: no final seed has ended, the clients have no such attribute, or ``against`` is no method.
     """
     if results.scores.empty:
         raise StudyError(
@@ -64,8 +80,19 @@ def compare(results: Results, group_by: str | None = None) -> Comparison:
         summary = pd.concat([summary, summary_table(rows, metric).assign(seeds=0)])
     by = chosen_group(results.attributes, group_by or results.group_by)
     groups = group_table(seen.scores, metric, seen.attributes[by]) if by else pd.DataFrame()
-    paired = paired_table(seen.scores, metric, REFERENCE)
-    return Comparison(results, summary, paired, groups, by, _unseen_table(results))
+    labels = [str(label) for label in pd.unique(seen.scores["method"])]
+    if against and against not in labels:
+        raise StudyError(
+            f"Study {results.study!r} has no finished method {against!r}. {nearest(against, labels)}"
+        )
+    reference = against or REFERENCE
+    paired = paired_table(seen.scores, metric, reference)
+    named = {m.label: m.controls for m in results.methods}
+    controls = control_table(seen.scores, metric, named)
+    held_out = control_table(results.held_out(), metric, named)
+    return Comparison(
+        results, summary, paired, groups, by, _unseen_table(results), controls, held_out, reference
+    )
 
 
 def _naive_scores(results: Results) -> pd.DataFrame:
@@ -152,10 +179,14 @@ def _tables(comparison: Comparison) -> list[tuple[str, list[str], list[list[str]
     found = [_main_table(comparison), _params_table(comparison)]
     if len(comparison.paired):
         found.insert(1, _paired(comparison))
+    if len(comparison.controls):
+        found.insert(1, _controls(comparison, comparison.controls, ""))
     metric = comparison.results.metric
     if len(comparison.unseen):
         title = f"Mean {metric} of clients held out of training, and of the others (number of clients)"
         found.append(_groups(title, comparison.unseen))
+    if len(comparison.unseen_controls):
+        found.append(_controls(comparison, comparison.unseen_controls, ", clients held out of training"))
     if len(comparison.groups):
         title = f"Mean {metric} by {comparison.group_by} (number of clients)"
         found.append(_groups(title, comparison.groups))
@@ -165,14 +196,14 @@ def _tables(comparison: Comparison) -> list[tuple[str, list[str], list[list[str]
 def _main_table(comparison: Comparison) -> tuple[str, list[str], list[list[str]]]:
     metric = comparison.results.metric
     columns = ["method", f"mean {metric}", "95 % of seeds", "median", "std", "worst decile", "Jain"]
-    columns += ["worse than local", "worse than fedavg", "seeds"]
+    columns += ["worse than local", "worse than fedavg", "harmed", "seeds"]
     rows = [
         [
             str(name),
             _number(row["mean"]),
             _span(row["mean_low"], row["mean_high"]),
             *(_number(row[c]) for c in ("median", "std", "worst_decile", "jain")),
-            *(_percent(row[c]) for c in ("worse_than_local", "worse_than_fedavg")),
+            *(_percent(row[c]) for c in ("worse_than_local", "worse_than_fedavg", "harmed")),
             f"{int(row['seeds'])}" if row["seeds"] else "naive",
         ]
         for name, row in comparison.summary.iterrows()
@@ -182,20 +213,41 @@ def _main_table(comparison: Comparison) -> tuple[str, list[str], list[list[str]]
 
 
 def _paired(comparison: Comparison) -> tuple[str, list[str], list[list[str]]]:
-    columns = ["method", "mean", "95 % of seeds", "95 % of clients", "worst decile", "95 % of seeds"]
+    columns = ["method", *GAPS]
+    rows = [[str(name), *_gaps(row)] for name, row in comparison.paired.iterrows()]
+    return f"Difference to {comparison.reference} (paired; {_better(comparison)} is better)", columns, rows
+
+
+def _controls(
+    comparison: Comparison, table: pd.DataFrame, whose: str
+) -> tuple[str, list[str], list[list[str]]]:
     rows = [
-        [
-            str(name),
-            _number(row["mean"], signed=True),
-            _span(row["mean_low"], row["mean_high"], signed=True),
-            _span(row["clients_low"], row["clients_high"], signed=True),
-            _number(row["worst_decile"], signed=True),
-            _span(row["worst_decile_low"], row["worst_decile_high"], signed=True),
-        ]
-        for name, row in comparison.paired.iterrows()
+        [str(method), str(control), *_gaps(row)]
+        for (method, control), (_, row) in zip(table.index, table.iterrows(), strict=True)
     ]
-    better = "positive" if comparison.results.higher else "negative"
-    return f"Difference to {REFERENCE} (paired; {better} is better)", columns, rows
+    title = f"Steered against its controls{whose} (paired; {_better(comparison)} is better)"
+    return title, ["method", "control", *GAPS], rows
+
+
+def _gaps(row: pd.Series) -> list[str]:
+    """A row of differences with their intervals, in the order of ``GAPS``."""
+    harmed = [row[name] for name in ("harmed", "harmed_low", "harmed_high")]
+    return [
+        _number(row["mean"], signed=True),
+        _span(row["mean_low"], row["mean_high"], signed=True),
+        _span(row["clients_low"], row["clients_high"], signed=True),
+        _number(row["worst_decile"], signed=True),
+        _span(row["worst_decile_low"], row["worst_decile_high"], signed=True),
+        _percent(harmed[0], signed=True),
+        "-"
+        if math.isnan(harmed[1])
+        else f"[{_percent(harmed[1], signed=True)}, {_percent(harmed[2], signed=True)}]",
+    ]
+
+
+def _better(comparison: Comparison) -> str:
+    """The sign of a better mean; fewer harmed clients are always better."""
+    return "positive" if comparison.results.higher else "negative"
 
 
 def _params_table(comparison: Comparison) -> tuple[str, list[str], list[list[str]]]:
@@ -218,7 +270,8 @@ def _notes(comparison: Comparison) -> list[str]:
     unfinished = [m.label for m in comparison.results.methods if m.status not in ("FINISHED", "FAILED")]
     notes = [f"{method.label} failed: {method.reason}" for method in failed]
     seen = comparison.results.seen()
-    notes = [*reading(seen.scores, seen.metric), *notes]
+    controls = {method.label: method.controls for method in comparison.results.methods}
+    notes = [*reading(seen.scores, seen.metric, controls), *notes]
     notes += [method.warning for method in comparison.results.methods if method.warning]
     return notes + ([f"Not finished: {', '.join(unfinished)}."] if unfinished else [])
 
@@ -259,7 +312,17 @@ def _method_json(comparison: Comparison, method: MethodResult) -> dict[str, Any]
         "reason": method.reason,
         "warning": method.warning,
         "summary": _row(comparison.summary, method.label),
-        f"versus_{REFERENCE}": _row(comparison.paired, method.label),
+        f"versus_{comparison.reference}": _row(comparison.paired, method.label),
+        "versus_controls": _versus_controls(comparison, method),
+    }
+
+
+def _versus_controls(comparison: Comparison, method: MethodResult) -> dict[str, dict[str, float]]:
+    table = comparison.controls
+    return {
+        str(control): {str(key): float(value) for key, value in row.items()}
+        for (label, control), (_, row) in zip(table.index, table.iterrows(), strict=True)
+        if label == method.label
     }
 
 
@@ -300,8 +363,8 @@ def _span(low: float, high: float, *, signed: bool = False) -> str:
     return "-" if math.isnan(low) else f"[{_number(low, signed=signed)}, {_number(high, signed=signed)}]"
 
 
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{share:.0%}"
+def _percent(share: float, *, signed: bool = False) -> str:
+    return "-" if math.isnan(share) else f"{share:{'+' if signed else ''}.0%}"
 
 
 def _clock(seconds: float) -> str:

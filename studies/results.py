@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from .confusion import CONFUSION
 from .errors import StudyError, nearest
 from .heldout import unseen_clients, without
 from .names import is_higher_better
-from .session import WARNING_TAG
+from .session import CONTROLS_TAG, WARNING_TAG
 from .tracking import Run, Store
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class MethodResult:
         reason: why it failed, if it did.
         curves: seed -> round -> objective on the validation span.
         warning: what takes the sense out of it, such as distances that are all alike.
+        controls: labels of the methods that it is to beat.
     """
 
     label: str
@@ -40,6 +42,7 @@ class MethodResult:
     reason: str
     curves: Mapping[int, Mapping[int, float]]
     warning: str = ""
+    controls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,11 @@ class Results:
             naive={name: without(table, unseen) for name, table in self.naive.items()},
             confusion=None if self.confusion is None else without(self.confusion, unseen),
         )
+
+    def held_out(self) -> pd.DataFrame:
+        """Scores of the clients held out of training alone."""
+        unseen = unseen_clients(self.attributes)
+        return self.scores[self.scores["client"].astype(str).isin(unseen)]
 
     @property
     def objective(self) -> str:
@@ -160,6 +168,7 @@ def _method(store: Store, parent: Run, runs: list[Run]) -> MethodResult:
         parent.tags.get("persofl.reason", "") if parent.status == "FAILED" else "",
         {int(run.tags["persofl.seed"]): store.curve(run.id, metric) for run in seeds},
         parent.tags.get(WARNING_TAG, ""),
+        tuple(json.loads(parent.tags.get(CONTROLS_TAG, "[]"))),
     )
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .config import MethodConfig
 from .confusion import CONFUSION
 from .errors import StoppedError, StudyError
 from .events import Done, Event, Failed, Job, Logged, Warned
 from .heldout import mean_metrics
+from .inheritance import chosen_values, parents
 from .names import space_of
 from .pool import Pool
 from .population import Population
@@ -38,6 +39,7 @@ class MethodState:
     seeds: list[int]
     trial_runs: bool = False
     running: int = 0
+    given: dict[str, Any] | None = None
     failed: str = ""
     warned: str = ""
     closed: bool = False
@@ -46,6 +48,10 @@ class MethodState:
     def trials_left(self) -> int:
         """Trials that are not finished; none once the method has failed."""
         return 0 if self.failed else self.trials - len(self.history)
+
+    def with_given(self) -> MethodConfig:
+        """The method with what it inherited fixed."""
+        return replace(self.method, fixed={**self.method.fixed, **(self.given or {})})
 
     @property
     def best(self) -> float:
@@ -69,10 +75,13 @@ class Runner:
 
     def next_job(self) -> Job | None:
         """The next trial of the method that has most of them left, else the next final seed, else nothing."""
-        waiting = [s for s in self.states.values() if s.trials_left > 0 and not s.trial_runs]
+        for state in self.states.values():
+            self._inherit(state)
+        ready = [state for state in self.states.values() if state.given is not None]
+        waiting = [s for s in ready if s.trials_left > 0 and not s.trial_runs]
         if waiting:
             return self._start_trial(max(waiting, key=lambda state: state.trials_left))
-        for state in self.states.values():
+        for state in ready:
             if state.trials_left == 0 and state.seeds and not state.failed:
                 job = self._start_seed(state)
                 if job is not None:
@@ -117,10 +126,35 @@ class Runner:
             self._close_method(state, status, reason)
         self.jobs.clear()
 
+    def _inherit(self, state: MethodState) -> None:
+        """Take what a method inherits, once the trials of all whom it inherits from are over."""
+        if state.given is not None or state.failed:
+            return
+        sources = parents(state.method, self.states)
+        above = {label: self.states[label] for label, _ in sources.values()}
+        if any(
+            parent.trials_left or (parent.given is None and not parent.failed) for parent in above.values()
+        ):
+            return
+        try:
+            values = {label: self._chosen(label, parent) for label, parent in above.items()}
+        except StudyError as error:
+            state.failed = f"{state.method.label} inherits from a method that failed. {error}"
+            self._close_method(state, "FAILED", state.failed)
+            self.view.say(state.failed)
+            return
+        state.given = {param: values[label][theirs] for param, (label, theirs) in sources.items()}
+
+    def _chosen(self, label: str, parent: MethodState) -> dict[str, Any]:
+        if parent.failed:
+            raise StudyError(parent.failed)
+        best = selected(label, parent.history, higher=parent.space.higher)
+        return chosen_values(parent.method, self.session.config, parent.given or {}, best)
+
     def _start_trial(self, state: MethodState) -> Job:
         number = len(state.history)
         params = propose(state.space, state.history, self.session.config.search)
-        job = Job("trial", number, self.session.config, state.method, params, tuple(state.history))
+        job = Job("trial", number, self.session.config, state.with_given(), params, tuple(state.history))
         state.trial_runs = True
         return self._start(job, state)
 
@@ -134,14 +168,14 @@ class Runner:
             self.view.say(state.failed)
             return None
         seed = state.seeds.pop(0)
-        job = Job("seed", seed, self.session.config, state.method, dict(best.params))
+        job = Job("seed", seed, self.session.config, state.with_given(), dict(best.params))
         return self._start(
             replace(job, checkpoint=str(self.session.checkpoint(label, state.run, job.name))), state
         )
 
     def _start(self, job: Job, state: MethodState) -> Job:
         tags = {f"persofl.{job.kind}": str(job.number)}
-        params = {"seed": job.seed, **job.params}
+        params = {"seed": job.seed, **(state.given or {}), **job.params}
         self.runs[job.key] = self.session.begin(
             job.kind, state.method.label, job.name, params, state.run, **tags
         )
@@ -218,7 +252,8 @@ def method_states(session: Session, population: Population) -> dict[str, MethodS
         trials = session.config.search.trials if space.ranges else 1
         history = session.trials.history(method.label)[:trials]
         seeds = [seed for seed in session.config.seeds if not _over(session, method.label, seed)]
-        state = MethodState(method, space, "", trials, history, seeds)
+        given: dict[str, Any] | None = None if method.inherit else {}
+        state = MethodState(method, space, "", trials, history, seeds, given=given)
         known = session.runs.get(("method", method.label, method.label))
         state.run = start_method(session, method, population)
         if known is not None and not (state.trials_left or seeds):

@@ -19,7 +19,7 @@ from .tracking import Run, Store
 from .trialstore import TrialStore
 
 CONFIG_TAG, DATA_TAG, GROUP_TAG = "persofl.config", "persofl.data", "persofl.group_by"
-WARNING_TAG = "persofl.warning"
+WARNING_TAG, CONTROLS_TAG = "persofl.warning", "persofl.controls"
 SETTINGS = ("data", "model", "training", "search", "metric", "summary")
 CUT_OFF = "the session that ran it ended without closing it"
 
@@ -101,8 +101,14 @@ def settings(config: StudyConfig) -> dict[str, Any]:
     """What must not change within a study. Methods and seeds may be added; where the data lie may change."""
     kept = {key: plain(getattr(config, key)) for key in SETTINGS}
     kept["data"] = {key: value for key, value in kept["data"].items() if key != "root"}
-    kept["methods"] = {m.label: plain(m) for m in config.method_configs()}
+    kept["methods"] = {m.label: _method_settings(m) for m in config.method_configs()}
     return kept
+
+
+def _method_settings(method: MethodConfig) -> dict[str, Any]:
+    """What changes a method's numbers; whom it is compared with does not, and a study may be older than ``inherit``."""
+    idle = {"controls"} if method.inherit else {"controls", "inherit"}
+    return {key: value for key, value in plain(method).items() if key not in idle}
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -149,10 +155,12 @@ def start_method(session: Session, method: MethodConfig, population: Population)
     known = session.runs.get(("method", method.label, method.label))
     params = {"method": method.name, "seeds": config.seeds, **dict(flat(settings(config), skip="methods"))}
     params |= {f"fixed.{key}": value for key, value in method.fixed.items()}
+    params |= {f"inherit.{key}": value for key, value in method.inherit.items()}
     run = session.begin("method", method.label, method.label, {} if known else params)
     if known is None:
         population.log(store, run)
         store.artifact(run, "environment.json", json.dumps(environment(), indent=2))
+    store.set_tag(run, CONTROLS_TAG, json.dumps(method.controls))
     return run
 
 

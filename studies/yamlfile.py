@@ -46,19 +46,35 @@ def builtin_studies() -> dict[str, str]:
 
 
 def read_study(file: str) -> dict[str, Any]:
-    """Read a YAML file, or a shipped study by its name.
+    """Read a YAML file, or a shipped study by its name, with what it ``extends``.
 
     Raises:
-        StudyError: neither exists, or the text is not YAML of keys and values.
+        StudyError: neither exists, the text is not YAML of keys and values, or a file extends itself.
     """
+    return _read(file, ())
+
+
+def _read(file: str, above: tuple[str, ...]) -> dict[str, Any]:
     shipped = builtin_studies()
     if Path(file).is_file():
-        return parse_yaml(Path(file).read_text(), file)
-    if file in shipped:
-        return parse_yaml(shipped[file], file)
-    raise StudyError(
-        f"There is no study file {file!r}, nor a shipped study of that name. {nearest(file, shipped)}"
-    )
+        raw, here = parse_yaml(Path(file).read_text(), file), str(Path(file).resolve())
+    elif file in shipped:
+        raw, here = parse_yaml(shipped[file], file), file
+    else:
+        hint = f" ({above[-1]} extends it)" if above else ""
+        raise StudyError(
+            f"There is no study file {file!r}{hint}, nor a shipped study of that name. {nearest(file, shipped)}"
+        )
+    if here in above:
+        chain = " extends ".join([*above[above.index(here) :], here])
+        raise StudyError(f"{chain}: a study cannot extend itself.")
+    base = raw.pop("extends", None)
+    if base is None:
+        return raw
+    if not isinstance(base, str):
+        raise StudyError(f"{file}: extends must name one study or file, got {base!r}.")
+    beside = Path(file).parent / base  # a path is meant from where the file lies
+    return overlaid(_read(str(beside) if beside.is_file() else base, (*above, here)), raw)
 
 
 def parse_yaml(text: str, source: str) -> dict[str, Any]:
@@ -80,6 +96,20 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise StudyError(f"{source} must hold keys and values, such as 'name: ...'; it holds {raw!r:.80}.")
     return raw
+
+
+def overlaid(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """A study with another's values on top; options of a source or model go with it when ``over`` names another."""
+    kept = dict(base)
+    for part, key in (("data", "source"), ("model", "name")):
+        old, new = base.get(part), over.get(part)
+        if (
+            isinstance(old, Mapping)
+            and isinstance(new, Mapping)
+            and new.get(key, old.get(key)) != old.get(key)
+        ):
+            kept[part] = {name: value for name, value in old.items() if name != "options"}
+    return merged(kept, over)
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def test_methods_and_sources_are_listed(capsys):
         (["study", "run", "nowhere.yaml"], "error: There is no study file 'nowhere.yaml'"),
         (["study", "run"], "error: Which study?"),
         (["study", "run", "demo", "--methods", "[fedavgg]"], "error: demo + flags: 1 problem\n  - methods[0]: Unknown"),
-        (["study", "run", "demo", "--data.source", "london"], "no option 'days'"),
+        (["study", "run", "demo", "--data.options.dayz", "3"], "no option 'dayz'"),
         (["train", "--method", "ditt"], "Unknown method 'ditt'. Did you mean 'ditto'?"),
         (["train", "--data.source", "london", "--data.root", "nowhere"], "nowhere"),
         (["study", "run", "demo", "--workers", "1", "--group_by", "archtype"], "Did you mean 'archetype'?"),

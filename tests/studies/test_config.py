@@ -49,8 +49,8 @@ def test_all_problems_of_one_file_come_in_one_message_word_for_word():
     lines = str(caught.value).splitlines()
     assert lines[0] == f"winter.yaml: {len(lines) - 1} problems"
     expected = [
-        "trackng: unknown key. Did you mean 'tracking'? Known: data, group_by, methods, metric, model, name, plugins, "
-        "search, seeds, summary, tracking, training, workers.",
+        "trackng: unknown key. Did you mean 'tracking'? Known: data, group_by, leave_out, methods, metric, model, name, "
+        "plugins, search, seeds, summary, tracking, training, workers.",
         f"data.lokback: unknown key. Did you mean 'lookback'? Known: {keys_of(DataConfig)}.",
         "data.horizon: 0 is out of range, must be at least 1.",
         "data.train: 1.5 is out of range, must be above 0 and below 1.",
@@ -87,10 +87,11 @@ def test_a_good_file_has_no_problems_and_survives_the_way_to_plain_and_back():
 
 def test_shipped_studies_are_sound():
     shipped = builtin_studies()
-    assert set(shipped) == {"arabic_commands", "demo", "distance", "ev", "london", "openacc"}
-    for name, text in shipped.items():
-        raw = parse_yaml(text, name)
-        assert problems(raw) == []
+    knobs = {"distance", *(f"distance_{data}" for data in ("arabic", "ev", "london", "openacc"))}
+    newcomers = {"newcomers", "newcomers_london"}
+    assert set(shipped) == {"arabic_commands", "demo", "ev", "london", "openacc"} | knobs | newcomers
+    for name in shipped:
+        assert problems(read_study(name)) == []
 
 
 @pytest.mark.parametrize(

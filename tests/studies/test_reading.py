@@ -28,7 +28,7 @@ def test_a_clear_winner_is_called_one():
     assert best.startswith("Lowest mean nmae: ditto+by (0.")
     assert best.endswith("difference to it exclude 0.")
     assert "than with local, ditto and ditto+by (0%)" in harm
-    assert steered.startswith("ditto+by against its control ditto: -0.05")
+    assert steered.startswith("ditto+by against ditto -0.05")
     assert steered.endswith("(better).")
 
 
