@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from studies.compare import bootstrap, group_table, interval, paired_table, summary_table
+from studies.compare import bootstrap, control_table, group_table, interval, paired_table, summary_table
 
 
 def scores(**methods):
@@ -125,3 +125,52 @@ def test_accuracies_compare_as_their_errors_do_the_other_way_round():
     down, up = paired_table(table, "error"), paired_table(table, "accuracy")
     for name in ("mean", "worst_decile"):
         np.testing.assert_allclose(up[name], -down[name], atol=1e-12)
+
+
+# --- harm and controls -------------------------------------------------------------------------------------
+
+HARM = scores(
+    local=[[0.4, 0.4, 0.4, 0.4], [0.4, 0.4, 0.4, 0.4]],
+    fedavg=[[0.3, 0.5, 0.3, 0.5], [0.3, 0.5, 0.3, 0.5]],
+    by=[
+        [0.2, 0.2, 0.35, 0.45],
+        [0.2, 0.2, 0.2, 0.45],
+    ],  # harmed: against fedavg 3rd, against local 4th; then 4th
+    dealt=[[0.35, 0.45, 0.35, 0.45], [0.35, 0.45, 0.2, 0.2]],
+)
+
+
+def test_a_client_is_harmed_that_fares_worse_than_with_either():
+    table = summary_table(HARM, "nmae")
+    assert table.loc["by", "harmed"] == pytest.approx((0.5 + 0.25) / 2)
+    assert table.loc["dealt", "harmed"] == pytest.approx((1.0 + 0.5) / 2)
+    assert table.loc["local", "harmed"] == table.loc["local", "worse_than_fedavg"] == 0.5
+    assert table.loc["fedavg", "harmed"] == table.loc["fedavg", "worse_than_local"] == 0.5
+    low, high = table.loc["by", "harmed_low"], table.loc["by", "harmed_high"]
+    assert (low + high) / 2 == pytest.approx(0.375)
+
+
+def test_nobody_is_harmed_where_there_is_nothing_to_be_worse_than():
+    assert np.isnan(summary_table(HARM[HARM["method"] != "local"], "nmae").loc["by", "harmed"])
+
+
+def test_of_accuracies_more_is_better():
+    accuracy = HARM.assign(accuracy=1 - HARM["nmae"])
+    assert summary_table(accuracy, "accuracy").loc["by", "harmed"] == pytest.approx(0.375)
+
+
+def test_steered_methods_are_set_against_each_of_their_controls():
+    table = control_table(HARM, "nmae", {"by": ["dealt", "local", "absent"], "dealt": []})
+    assert list(table.index) == [("by", "dealt"), ("by", "local")]
+    row = table.loc[("by", "dealt")]
+    assert row["mean"] == pytest.approx((0.30 - 0.40 + 0.2625 - 0.3625) / 2)
+    assert row["harmed"] == pytest.approx(((0.5 - 1.0) + (0.25 - 0.5)) / 2)
+    assert row["worst_decile"] == pytest.approx(0.0)
+    assert row["seeds"] == 2
+    plain = paired_table(HARM, "nmae", "dealt").loc["by"]
+    pd.testing.assert_series_equal(row, plain, check_names=False)
+
+
+def test_without_controls_there_is_no_table():
+    assert control_table(HARM, "nmae", {}).empty
+    assert control_table(HARM.iloc[:0], "nmae", {"by": ["dealt"]}).empty

@@ -10,7 +10,7 @@ from studies.config import DataConfig, StudyConfig
 from studies.errors import StudyError
 from studies.names import problems, study_config
 from studies.schema import plain
-from studies.yamlfile import builtin_studies, merged, parse_yaml, read_study
+from studies.yamlfile import builtin_studies, merged, overlaid, parse_yaml, read_study
 
 GOOD = {"name": "x", "methods": ["local"]}
 
@@ -208,3 +208,34 @@ def test_flags_override_leaves_and_replace_lists():
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(StudyConfig)])
 def test_every_key_is_documented(field):
     assert f"{field}:" in StudyConfig.__doc__
+
+
+def test_a_study_extends_a_shipped_one_or_a_file_beside_it(tmp_path):
+    (tmp_path / "base.yaml").write_text("extends: demo\nname: base\nseeds: [7]\nsearch: {trials: 3}\n")
+    (tmp_path / "own.yaml").write_text("extends: base.yaml\nname: own\nsearch: {seed: 5}\n")
+    demo, own = read_study("demo"), read_study(str(tmp_path / "own.yaml"))
+    assert own == {**demo, "name": "own", "seeds": [7], "search": {**demo["search"], "trials": 3, "seed": 5}}
+    assert problems(own) == []
+
+
+def test_options_go_with_the_source_and_the_model_they_belong_to(tmp_path):
+    (tmp_path / "own.yaml").write_text(
+        "extends: demo\nname: own\ndata: {source: chargers}\nmodel: {name: linear}\n"
+    )
+    own, demo = read_study(str(tmp_path / "own.yaml")), read_study("demo")
+    assert "options" in demo["data"]
+    assert "options" not in own["data"]
+    assert "options" not in own["model"]
+    same = overlaid(demo, {"data": {"source": demo["data"]["source"], "lookback": 48}})
+    assert same["data"]["options"] == demo["data"]["options"]
+
+
+def test_a_study_cannot_extend_itself_or_nothing(tmp_path):
+    for name, base in (("a", "b.yaml"), ("b", "a.yaml"), ("c", "[demo]"), ("d", "nowhere")):
+        (tmp_path / f"{name}.yaml").write_text(f"extends: {base}\n")
+    with pytest.raises(StudyError, match="cannot extend itself"):
+        read_study(str(tmp_path / "a.yaml"))
+    with pytest.raises(StudyError, match="extends must name one study"):
+        read_study(str(tmp_path / "c.yaml"))
+    with pytest.raises(StudyError, match=r"no study file 'nowhere' \(.*d.yaml extends it\)"):
+        read_study(str(tmp_path / "d.yaml"))
