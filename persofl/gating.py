@@ -100,11 +100,20 @@ class Gate:
 
 
 def fit_gate(federation: Federation, curves: Curves) -> Gate:
-    """The gate of a population from the curves of all its clients, by the evidence that its algorithm says."""
-    pool = federation.algorithm.gates()
-    strengths = (0.0,) if pool == "nobody" else STRENGTHS
-    graphs = _graphs(federation, pool)
-    return Gate(curves.weights, pooled_choices(curves.errors, curves.examples, graphs, strengths))
+    """The gate of a population from the curves of all its clients, by the evidence that its algorithm says.
+
+    Safe are the first model alone and the last alone, the population's and the client's own.
+    """
+    pool, last = federation.algorithm.gates(), curves.weights[:, -1].argmax()
+    chosen = pooled_choices(
+        curves.errors,
+        curves.examples,
+        _graphs(federation, pool),
+        (0.0,) if pool == "nobody" else STRENGTHS,
+        safe=(0, int(last)),
+        harm=float(getattr(federation.algorithm, "harm", 0.0)),
+    )
+    return Gate(curves.weights, chosen)
 
 
 def _graphs(federation: Federation, pool: str) -> list[Tensor]:

@@ -29,9 +29,10 @@ class Gate(Algorithm):
 
     with the global model w, u_k fine-tuned from it when the client predicts, and v_k trained alone. The weights, tenths
     that sum to 1, are those with the least error on the client's validation span *and* on those of other clients, whose
-    evidence counts the more the closer their data lie; how much it counts is learnt from all (:mod:`persofl.gating`).
-    Where distances tell nothing, the population chooses to count all clients alike. A round costs what FedAvg and local
-    training cost together, an evaluation a fine-tuning more.
+    evidence counts the more the closer their data lie. A client keeps the global model or its own alone where a mixture
+    is not better by some share. How much others' evidence counts, how far a neighbour reaches and how large that share is
+    are learnt from all (:mod:`personalization.pooling`): where distances tell nothing, all clients count alike. A round
+    costs what FedAvg and local training cost together, an evaluation a fine-tuning more.
 
     Attributes:
         personal_lr: learning rate of the client's own model.
@@ -39,12 +40,15 @@ class Gate(Algorithm):
         tune_lr: learning rate of fine-tuning.
         pool: whose evidence counts beside the client's own: that of its ``"neighbours"`` by pairwise distance, of
             ``"everyone"`` alike, or of ``"nobody"``.
+        harm: what a client that is worse off than with the global model or its own counts beside its error, in mean
+            errors, when the gate is learnt; 0 minds the mean error alone.
     """
 
     personal_lr: float = field(default=0.1, metadata=log_range(1e-2, 1.0))
     personal_steps: int = 20
     tune_lr: float = field(default=0.02, metadata=log_range(1e-3, 0.5))
     pool: str = "neighbours"
+    harm: float = 0.2
 
     knobs: ClassVar[frozenset[str]] = frozenset({"lr", "local_steps", "personal_steps", "weight"})
 
@@ -55,6 +59,7 @@ class Gate(Algorithm):
             ("personal_steps", self.personal_steps, self.personal_steps >= 1, "give at least 1"),
             ("tune_lr", self.tune_lr, self.tune_lr > 0, "must be positive"),
             ("pool", self.pool, self.pool in POOLS, f"choose of {', '.join(POOLS)}"),
+            ("harm", self.harm, self.harm >= 0, "must not be negative"),
         ]
 
     def new_client(self, anchor: Tensor, plan: Plan) -> Rows:

@@ -89,11 +89,13 @@ def test_whose_evidence_counts(pool, trained):
     gate = population_gate(federation, server, [EVERYONE])
     everyone = torch.full((6, 6), 1 / 6, dtype=torch.float64)
     strengths = {"strengths": [0.0]} if pool == "nobody" else {}
-    expected = pooled_choices(curves.errors, curves.examples, [everyone], **strengths)
+    own = int(curves.weights[:, 2].argmax())
+    assert curves.weights[own].tolist() == [0.0, 0.0, 1.0]
+    expected = pooled_choices(
+        curves.errors, curves.examples, [everyone], safe=(0, own), harm=federation.algorithm.harm, **strengths
+    )
     assert torch.equal(gate.of(EVERYONE, "test")[:, 0], curves.weights[expected.options])
     assert torch.equal(gate.of(EVERYONE, "validation")[:, 1], curves.weights[expected.crossed[:, 1]])
-    if pool == "nobody":
-        assert torch.equal(gate.chosen.options, curves.errors.sum(1).argmin(1))
 
 
 def test_neighbours_are_those_of_the_distances_and_dealt_ones_others(trained):
@@ -160,5 +162,7 @@ def test_curves_join(trained):
 def test_bad_values_are_refused():
     with pytest.raises(ValueError, match=r"pool=all: choose of neighbours, everyone, nobody"):
         Gate(pool="all")
+    with pytest.raises(ValueError, match="harm=-1"):
+        Gate(harm=-1)
     with pytest.raises(ValueError, match="tune_lr=0"):
         Gate(tune_lr=0)

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from personalization import build_graph, pooled_choices
-from personalization.pooling import STRENGTHS
+from personalization.pooling import CAUTIONS, STRENGTHS, choose
+
+PLAIN = {"cautions": [0.0]}
 
 
 def curves(clients=7, options=5, seed=0, low=1, high=9):
@@ -39,14 +41,14 @@ def relative(errors, examples):
 
 def test_without_strength_everybody_takes_its_own_best():
     errors, examples = curves()
-    pooled = pooled_choices(errors, examples, [alike(7)], [0.0])
+    pooled = pooled_choices(errors, examples, [alike(7)], [0.0], **PLAIN)
     assert torch.equal(pooled.options, errors.sum(1).argmin(1))
     assert torch.equal(pooled.crossed, errors.argmin(2).flip(1))
 
 
 def test_endless_strength_is_one_choice_for_all():
     errors, examples = curves()
-    pooled = pooled_choices(errors, examples, [alike(7)], [1e12])
+    pooled = pooled_choices(errors, examples, [alike(7)], [1e12], **PLAIN)
     means = (relative(errors, examples).sum(1) / examples.sum(1, keepdim=True)).mean(0)
     assert (pooled.options == means.argmin()).all()
 
@@ -57,7 +59,7 @@ def test_the_choice_is_the_formula(seed, clients, options, strength):
     errors, examples = curves(clients, options, seed)
     points = torch.randn(clients, 2, generator=torch.Generator().manual_seed(seed))
     graph = build_graph("kernel", scale=0.7)(torch.cdist(points, points).double(), torch.ones(clients))
-    pooled = pooled_choices(errors, examples, [graph], [strength])
+    pooled = pooled_choices(errors, examples, [graph], [strength], **PLAIN)
     units = relative(errors, examples)
     assert torch.equal(pooled.options, by_hand(units.sum(1), examples.sum(1), graph, strength))
     for half in (0, 1):
@@ -65,17 +67,56 @@ def test_the_choice_is_the_formula(seed, clients, options, strength):
         assert torch.equal(pooled.crossed[:, half], expected)
 
 
-def test_strength_and_graph_are_those_that_do_best_across_the_halves():
+@pytest.mark.parametrize("harm", [0.0, 0.3])
+def test_what_is_taken_does_best_across_the_halves(harm):
     errors, examples = curves(12, 6, seed=3)
     graphs = [alike(12), torch.eye(12, dtype=torch.float64)]
     units, scores = relative(errors, examples), {}
+    best = units[:, :, [0, 5]].amin(2)
     for number, graph in enumerate(graphs):
         for strength in STRENGTHS:
-            crossed = pooled_choices(errors, examples, [graph], [strength]).crossed
-            across = units.gather(2, crossed.unsqueeze(2)).squeeze(2).sum(1) / examples.sum(1)
-            scores[number, strength] = float(across.mean())
-    best = pooled_choices(errors, examples, graphs)
-    assert scores[best.graph, best.strength] == pytest.approx(min(scores.values()))
+            for caution in CAUTIONS:
+                crossed = pooled_choices(
+                    errors, examples, [graph], [strength], safe=(0, 5), cautions=[caution]
+                ).crossed
+                taken = units.gather(2, crossed.unsqueeze(2)).squeeze(2)
+                harmed = (taken > best * (1 + 1e-12)).double().mean()
+                scores[number, strength, caution] = float((taken / examples).mean() + harm * harmed)
+    got = pooled_choices(errors, examples, graphs, safe=(0, 5), harm=harm)
+    assert scores[got.graph, got.strength, got.caution] == pytest.approx(min(scores.values()))
+
+
+def test_caution_keeps_what_is_safe():
+    pooled = torch.tensor(
+        [[1.0, 0.98, 1.2], [1.0, 0.8, 1.2], [1.0, 0.97, 0.99], [1.0, 0.7, 0.8], [1.0, 0.6, 0.8]]
+    )
+    assert choose(pooled, (0, 2), 0.0).tolist() == [1, 1, 1, 1, 1]
+    assert choose(pooled, (0, 2), 0.05).tolist() == [0, 1, 0, 1, 1]
+    assert choose(pooled, (0, 2), 0.15).tolist() == [0, 1, 0, 2, 1]
+    assert choose(pooled, (0, 2), 0.3).tolist() == [0, 0, 0, 0, 1]
+    assert choose(pooled, (0, 2), 0.9).tolist() == [0] * 5
+
+
+@given(st.integers(0, 100), st.sampled_from(CAUTIONS))
+@settings(deadline=None, max_examples=25)
+def test_more_caution_never_leaves_more_clients_without_a_safe_option(seed, caution):
+    errors, examples = curves(20, 6, seed)
+    chosen = [
+        pooled_choices(errors, examples, [alike(20)], [3.0], safe=(0,), cautions=[d]).options
+        for d in (caution, 0.2)
+    ]
+    assert (chosen[1] != 0).sum() <= (chosen[0] != 0).sum()
+
+
+def test_minding_harm_harms_fewer_across_the_halves():
+    shares = []
+    for harm in (0.0, 10.0):
+        errors, examples = curves(80, 8, seed=1, low=2, high=4)
+        units = relative(errors, examples)
+        crossed = pooled_choices(errors, examples, [alike(80)], safe=(0, 7), harm=harm).crossed
+        taken = units.gather(2, crossed.unsqueeze(2)).squeeze(2)
+        shares.append(float((taken > units[:, :, [0, 7]].amin(2) * (1 + 1e-12)).double().mean()))
+    assert shares[1] <= shares[0]
 
 
 def test_few_examples_borrow_and_many_decide_for_themselves():
@@ -86,7 +127,7 @@ def test_few_examples_borrow_and_many_decide_for_themselves():
         means = torch.tensor([[1.0, 2.0]]).repeat(9, 1)
         means[0] = torch.tensor([1.2, 1.0])
         errors = means.unsqueeze(1) * examples.unsqueeze(2)
-        pooled = pooled_choices(errors, examples, [alike(9)], [30.0])
+        pooled = pooled_choices(errors, examples, [alike(9)], [30.0], **PLAIN)
         assert int(pooled.options[0]) == expected
         assert (pooled.options[1:] == 0).all()
 
@@ -100,8 +141,8 @@ def test_two_kinds_of_clients_are_told_apart_by_the_graph_alone():
     noise = torch.randn(clients, 2, 2, generator=generator, dtype=torch.float64)
     errors = (means + noise * 0.4).clamp(min=0.01) * 3
     near = build_graph("kernel", scale=0.3)((kind.unsqueeze(1) != kind).double(), torch.ones(clients))
-    pooled = pooled_choices(errors, examples, [alike(clients), near])
-    alone = pooled_choices(errors, examples, [alike(clients)], [0.0])
+    pooled = pooled_choices(errors, examples, [alike(clients), near], **PLAIN)
+    alone = pooled_choices(errors, examples, [alike(clients)], [0.0], **PLAIN)
     assert pooled.graph == 1
     assert (pooled.options == kind).double().mean() > (alone.options == kind).double().mean()
 
@@ -126,7 +167,7 @@ def test_a_client_without_examples_goes_by_the_others():
     errors, examples = curves()
     errors[4], examples[4] = 0.0, 0
     for strengths in ([0.0], STRENGTHS):
-        pooled = pooled_choices(errors, examples, [alike(7)], strengths)
+        pooled = pooled_choices(errors, examples, [alike(7)], strengths, **PLAIN)
         others = torch.arange(7) != 4
         unit = relative(errors[others], examples[others])
         means = (unit.sum(1) / examples[others].sum(1, keepdim=True)).mean(0)
@@ -156,5 +197,8 @@ def test_bad_input_is_refused():
         pooled_choices(errors, examples, [alike(6)])
     with pytest.raises(ValueError, match="0 graphs"):
         pooled_choices(errors, examples, [])
-    with pytest.raises(ValueError, match="negative"):
-        pooled_choices(errors, examples, [alike(7)], [-1.0])
+    for wrong in ({"strengths": [-1.0]}, {"cautions": [1.0]}, {"harm": -1.0}):
+        with pytest.raises(ValueError, match="not negative, a caution is a share"):
+            pooled_choices(errors, examples, [alike(7)], **wrong)
+    with pytest.raises(ValueError, match=r"safe=\(5,\)"):
+        pooled_choices(errors, examples, [alike(7)], safe=(5,))
