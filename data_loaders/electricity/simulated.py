@@ -11,6 +11,7 @@ from ..errors import did_you_mean, raise_if_any
 from ..registry import About, register_source
 from ..runs import Floats
 from ..series import ClientSeries, offsets_of
+from .forecast_law import forecast_distance
 from .habits import ARCHETYPES, LAW, NAMES
 from .household_load import Clock, draw_client, net_load, recorded, stack_draws, temperature
 
@@ -36,6 +37,8 @@ class SimulatedHouseholds:
         missing: share of missing readings, in short gaps; about.
         min_days: shortest series, lengths uniform up to ``days``; None makes all equally long.
         archetypes: which, in turn.
+        oracle: give each client the attribute ``forecast_distance``, how far its own rule of forecasting lies from that
+            of all; some milliseconds a client, see :mod:`data_loaders.electricity.forecast_law`.
 
     Raises:
         DataError: all options out of range, in one message.
@@ -58,6 +61,7 @@ class SimulatedHouseholds:
     missing: float = 0.0
     min_days: int | None = None
     archetypes: tuple[str, ...] = tuple(ARCHETYPES)
+    oracle: bool = False
 
     def __post_init__(self) -> None:
         raise_if_any(_problems(self))
@@ -92,6 +96,8 @@ class SimulatedHouseholds:
     def _attributes(self, names: tuple[str, ...], kinds: list[str], parameters: np.ndarray) -> pd.DataFrame:
         distance = LAW.distance(parameters, self.archetypes, self.heterogeneity)
         known = {"archetype": kinds, "true_distance": distance, **dict(zip(NAMES, parameters.T, strict=True))}
+        if self.oracle:
+            known["forecast_distance"] = forecast_distance(parameters, self.seed)
         return pd.DataFrame(known, index=pd.Index(names, name="client"))
 
 
