@@ -17,6 +17,7 @@ from .controls import given_distances, is_given
 from .data import ClientData, facts_of
 from .errors import PersoflError, unknown_name
 from .features import FEATURES, MODEL_FEATURES
+from .wire import ProtocolConfig, Toll, measure_pairs_by_protocol
 
 if TYPE_CHECKING:
     from .personaliser import DistanceConfig
@@ -30,11 +31,13 @@ class Between:
         calibrated: what remains beyond chance, symmetric with a zero diagonal, ``(clients, clients)``.
         z: how far each lies beyond chance, in standard deviations, ``(clients, clients)``; None where there is no null.
         known: what was found from them, kept for the next run on the same data.
+        toll: what measuring them cost, where a protocol did.
     """
 
     calibrated: Tensor
     z: Tensor | None = None
     known: dict[Any, Any] = field(default_factory=dict, repr=False)
+    toll: Toll | None = None
 
     def __len__(self) -> int:
         return len(self.calibrated)
@@ -43,7 +46,7 @@ class Between:
         """The control: the same distances, but between clients dealt at random; see ``Distances.permuted``."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         z = None if self.z is None else self.z[order][:, order]
-        return Between(self.calibrated[order][:, order], z)
+        return Between(self.calibrated[order][:, order], z, toll=self.toll)
 
 
 # A function of the data, which never change, and of the settings: measured once for all trials and seeds of a process.
@@ -76,6 +79,13 @@ def measure_pairwise(data: ClientData, config: DistanceConfig) -> Between:
     return known[repr(config)]
 
 
+def _by_protocol(features: list[Tensor], config: DistanceConfig) -> Between:
+    """Raw distances: with noise, or from sketches alone, there is no null to calibrate them by."""
+    protocol = ProtocolConfig.of(config.protocol)
+    found, toll = measure_pairs_by_protocol(features, protocol, seed=config.seed, budget=protocol.budget())
+    return Between(found, toll=toll)
+
+
 def _measure(data: ClientData, config: DistanceConfig, names: Sequence[str]) -> Between:
     if is_given(config.features):
         value = given_distances(data, config.features).value
@@ -88,6 +98,8 @@ def _measure(data: ClientData, config: DistanceConfig, names: Sequence[str]) -> 
     if config.features not in FEATURES:
         raise unknown_name("features", config.features, [*FEATURES, "size", "attribute:NAME"])
     features, own = FEATURES[config.features](data), config.options
+    if config.protocol:
+        return _by_protocol(features, config)
     pairs = pairwise_distances(features, config.kind, seed=config.seed, names=names, **own)
     if not pairs.converged.all():
         k, j = (~pairs.converged).nonzero()[0].tolist()

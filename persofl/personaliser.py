@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ from .features import FEATURES, MODEL_FEATURES, Snapshot
 from .oracles import Oracle
 from .pairwise import Between, measure_pairwise
 from .plan import Plan
+from .wire import ProtocolConfig, Toll, measure_by_protocol
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class DistanceConfig:
         permute: the control: deal the distances to other clients at random.
         seed: of projections, of the null's draws and of the permutation.
         options: of the kind, such as ``projections``.
+        protocol: how they are measured without sharing samples, the fields of :class:`persofl.wire.ProtocolConfig`, such
+            as ``{"name": "summed_reference", "epsilon": 2}``; empty computes them here, with the same result as
+            ``summed_reference`` without noise.
     """
 
     kind: str = "sliced"
@@ -47,6 +51,7 @@ class DistanceConfig:
     seed: int = 0
     options: dict[str, Any] = field(default_factory=dict)
     refresh: int = 0
+    protocol: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         moving = self.features in MODEL_FEATURES
@@ -63,6 +68,10 @@ class DistanceConfig:
                     f"{', '.join(MODEL_FEATURES)}",
                 ),
                 (
+                    is_given(self.features) and bool(self.protocol),
+                    f"features={self.features!r} are given, so that no protocol measures them; leave it out",
+                ),
+                (
                     is_given(self.features) and (self.kind != "sliced" or bool(self.options)),
                     f"features={self.features!r} are given, so that kind and options have no effect; leave them out",
                 ),
@@ -71,6 +80,8 @@ class DistanceConfig:
         ]
         if problems:
             raise PersoflError("; ".join(problems) + ".")
+        if self.protocol:
+            ProtocolConfig.of(self.protocol)
 
 
 def measure_distances(
@@ -90,14 +101,28 @@ def measure_distances(
     Raises:
         ValueError: unknown kind, features or attribute; features of a model and no model; a client with too few samples.
     """
+    return _measure(data, config, names, model, _plainly)
+
+
+Measure = Callable[[list[Tensor], DistanceConfig, Sequence[str] | None], Distances]
+
+
+def _measure(
+    data: ClientData,
+    config: DistanceConfig,
+    names: Sequence[str] | None,
+    model: Snapshot | None,
+    measure: Measure,
+) -> Distances:
     if is_given(config.features):
         distances = given_distances(data, config.features)
     else:
-        features = _features(data, config.features, model)
-        distances = distance_to_population(
-            features, config.kind, seed=config.seed, names=names, **config.options
-        )
+        distances = measure(_features(data, config.features, model), config, names)
     return distances.permuted(config.seed) if config.permute else distances
+
+
+def _plainly(features: list[Tensor], config: DistanceConfig, names: Sequence[str] | None) -> Distances:
+    return distance_to_population(features, config.kind, seed=config.seed, names=names, **config.options)
 
 
 def _features(data: ClientData, name: str, model: Snapshot | None) -> list[Tensor]:
@@ -139,6 +164,9 @@ class Personaliser:
         self._data, self._oracle = data, oracle
         self._algorithm, self._modulators = algorithm, modulators
         self._config, self._batch_size, self._weighting = config, batch_size, weighting
+        self._protocol = ProtocolConfig.of(config.protocol) if config.protocol else None
+        self._budget = self._protocol.budget() if self._protocol else None
+        self.tolls: list[Toll] = []
 
     @cached_property
     def distances(self) -> Distances:
@@ -148,11 +176,29 @@ class Personaliser:
     @cached_property
     def pairwise(self) -> Between:
         """Distances between all clients, measured when first asked for, once."""
-        return measure_pairwise(self._data, self._config)
+        found = measure_pairwise(self._data, self._config)
+        self.tolls += [found.toll] if found.toll else []
+        return found
 
     def _measured(self, row: Tensor) -> Distances:
         model = Snapshot.of(self._oracle, row) if self._config.refresh else None
-        return measure_distances(self._data, self._config, facts_of(self._data).clients, model)
+        return _measure(self._data, self._config, facts_of(self._data).clients, model, self._ask)
+
+    def _ask(self, features: list[Tensor], config: DistanceConfig, names: Sequence[str] | None) -> Distances:
+        """Measure by the protocol that the configuration names, and keep what it cost."""
+        if self._protocol is None:
+            return _plainly(features, config, names)
+        distances, toll = measure_by_protocol(
+            features,
+            self._protocol,
+            config.kind,
+            config.options,
+            seed=config.seed,
+            release=len(self.tolls),
+            budget=self._budget,
+        )
+        self.tolls.append(toll)
+        return distances
 
     @cached_property
     def whole(self) -> Plan:
@@ -187,9 +233,26 @@ class Personaliser:
         """What a resumed run needs and could not measure again: the distances, where they follow the model."""
         if not (self._modulators and self._config.refresh):
             return {}
-        return {item.name: getattr(self.distances, item.name) for item in dataclasses.fields(Distances)}
+        kept = {item.name: getattr(self.distances, item.name) for item in dataclasses.fields(Distances)}
+        return {**kept, "tolls": torch.tensor([self._spent(toll) for toll in self.tolls]).reshape(-1, 3)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore what :meth:`state_dict` gave."""
         if state:
-            self._take(Distances(**state))
+            spent = state.get("tolls", torch.zeros(0, 3))
+            self._take(Distances(**{name: value for name, value in state.items() if name != "tolls"}))
+            self._remember(spent)
+
+    @staticmethod
+    def _spent(toll: Toll) -> tuple[float, float, float]:
+        return toll.up, toll.down, toll.epsilon
+
+    def _remember(self, spent: Tensor) -> None:
+        """What an interrupted run has sent and spent counts for the one that goes on."""
+        if self._protocol is None:
+            return
+        self._budget = self._protocol.budget()
+        noise = self._protocol.noise(1, 0, 0)
+        if self._budget is not None and noise is not None and len(spent):
+            self._budget.spend(self._protocol.name, noise.multiplier, times=len(spent), unit=noise.unit)
+        self.tolls = [Toll(self._protocol.name, up, down, 0, eps, "", "") for up, down, eps in spent.tolist()]

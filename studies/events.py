@@ -83,6 +83,8 @@ class Done:
         seconds: wall time of this session's part.
         table: per-client scores on the test span, index client; final seeds only.
         confusion: of classes, see :func:`studies.confusion.confusion_table`; final seeds only.
+        wire: what measuring distances sent and spent, see :func:`studies.wire.wire_metrics`.
+        transcript: its messages in words.
     """
 
     key: str
@@ -92,6 +94,8 @@ class Done:
     seconds: float
     table: pd.DataFrame | None = None
     confusion: pd.DataFrame | None = None
+    wire: Mapping[str, float] = field(default_factory=dict)
+    transcript: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from persofl import FederatedModule
     from persofl.data import ClientData
     from persofl.losses import Loss
+    from persofl.wire import Toll
     from personalization import Distances
 
 
@@ -24,7 +25,7 @@ class _Loaded:
 
     config: DataConfig
     data: ForecastWindows | ClientExamples
-    distances: dict[str, Distances] = field(default_factory=dict)
+    distances: dict[str, tuple[Distances, tuple[Toll, ...]]] = field(default_factory=dict)
 
 
 _loaded: list[_Loaded] = []
@@ -142,5 +143,6 @@ def share_distances(module: FederatedModule) -> None:
         return
     known, key = _loaded[0].distances, repr(method.distance)
     if key not in known:
-        known[key] = personaliser.distances
-    personaliser.distances = known[key]
+        known[key] = (personaliser.distances, tuple(personaliser.tolls))
+    personaliser.distances, tolls = known[key]
+    personaliser.tolls = list(tolls)

@@ -19,6 +19,7 @@ from .population import Population
 from .search import Outcome, Space, frozen, propose, selected
 from .session import WARNING_TAG, Session, start_method
 from .view import View, Work
+from .wire import TRANSCRIPT
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -211,6 +212,9 @@ class Runner:
             rows += mean_metrics(done.table, self.unseen)
         if done.confusion is not None:
             store.table(run, CONFUSION, done.confusion)
+        rows += [(name, value, 0) for name, value in done.wire.items()]
+        if done.transcript:
+            store.artifact(run, TRANSCRIPT, done.transcript)
         store.metrics(run, rows)
         store.set_tag(run, "persofl.state", done.state)
 

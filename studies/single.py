@@ -22,6 +22,7 @@ from .session import CONFIG_TAG, CUT_OFF, WARNING_TAG, checkpoint_folder, flat
 from .signals import stop_on_signals
 from .tracking import Store, open_store
 from .training import LAST, build_module, keep_in, make_trainer, quiet, resume_from, warm_up
+from .wire import TRANSCRIPT, wire_line, wire_metrics, wire_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,6 +70,9 @@ def train_once(config: StudyConfig, console: Console, *, resume: bool = False) -
             table = module.client_table("test")
             unseen = unseen_clients(population.attributes)
             _log_tables(store, run, module, table, unseen)
+            _log_wire(store, run, module)
+        if line := wire_line(module.federation.personaliser.tolls):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         _print(config, table, unseen, console, folder)
 
 
@@ -144,6 +148,14 @@ def _log_tables(
     if confusion is not None:
         store.table(run, CONFUSION, confusion)
     store.metrics(run, mean_metrics(table, unseen))
+
+
+def _log_wire(store: Store, run: str, module: FederatedModule) -> None:
+    """What measuring distances sent and spent."""
+    tolls = module.federation.personaliser.tolls
+    store.metrics(run, [(name, value, 0) for name, value in wire_metrics(tolls).items()])
+    if text := wire_text(tolls):
+        store.artifact(run, TRANSCRIPT, text)
 
 
 def _print(

@@ -17,6 +17,7 @@ from .loading import build_data_loss, flat_distances, load_data, share_distances
 from .names import is_higher_better, make_method
 from .plugins import load_plugins
 from .search import Pruner
+from .wire import wire_metrics, wire_text
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -98,7 +99,18 @@ def run_job(job: Job, emit: Emit) -> Done:
         except DivergedError as error:
             return Done(job.key, "diverged", str(error), watch.curve, time.perf_counter() - began)
     state: State = "pruned" if watch.pruned_at is not None else "complete"
-    return Done(job.key, state, watch.reason, watch.curve, time.perf_counter() - began, table, confusion)
+    tolls = module.federation.personaliser.tolls
+    return Done(
+        job.key,
+        state,
+        watch.reason,
+        watch.curve,
+        time.perf_counter() - began,
+        table,
+        confusion,
+        wire_metrics(tolls),
+        wire_text(tolls),
+    )
 
 
 def _warn(job: Job, module: FederatedModule, emit: Emit) -> None:
