@@ -230,13 +230,13 @@ def test_before_the_first_round_the_model_is_the_one_that_was_built(federate):
 
 
 def count_measurements(monkeypatch):
-    calls, measure = [], personaliser_module.measure_distances
+    calls, measure = [], personaliser_module._plainly
 
     def counted(*args, **kwargs):
         calls.append(args)
         return measure(*args, **kwargs)
 
-    monkeypatch.setattr(personaliser_module, "measure_distances", counted)
+    monkeypatch.setattr(personaliser_module, "_plainly", counted)
     return calls
 
 
