@@ -150,6 +150,7 @@ def build_federation(
     loss: Loss | str | None = None,
     config: RoundConfig | None = None,
     parts: RoundParts | None = None,
+    store: ClientStore | None = None,
 ) -> Federation:
     """Check that data, model, loss and method fit, and put them together.
 
@@ -160,6 +161,7 @@ def build_federation(
         loss: a loss or its name; None takes the task's, ``"cross_entropy"`` for classes and ``"mse"`` else.
         config: sizes and choices.
         parts: where the defaults are not meant.
+        store: where clients keep their state; in memory by default, :class:`persofl.diskstore.DiskStore` on disk.
 
     Raises:
         PersoflError: the model or the loss does not fit the data, or the model the oracle; a client without training
@@ -199,7 +201,7 @@ def build_federation(
             config.batch_size,
             config.weighting,
         ),
-        store=ClientStore(len(data)),
+        store=ClientStore(len(data)) if store is None else store,
         parts=_complete(parts, config),
         sampler=_sampler(parts.sampler or UniformSampler(config.cohort), unseen),
         config=config,

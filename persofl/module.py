@@ -24,6 +24,7 @@ from .losses import Loss
 from .method import Method, as_method, method_params
 from .metrics import summarise
 from .round import RoundReport, run_round
+from .store import ClientStore
 from .tasks import higher_is_better
 
 
@@ -54,6 +55,7 @@ class FederatedModule(pl.LightningModule):
             task's.
         config: sizes and choices of a round.
         parts: sampler, transforms and aggregator, where the defaults are not meant.
+        store: where clients keep their state, in memory by default.
     """
 
     def __init__(
@@ -65,10 +67,13 @@ class FederatedModule(pl.LightningModule):
         loss: Loss | str | None = None,
         config: RoundConfig | None = None,
         parts: RoundParts | None = None,
+        store: ClientStore | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        federation = build_federation(data, model, as_method(method), loss=loss, config=config, parts=parts)
+        federation = build_federation(
+            data, model, as_method(method), loss=loss, config=config, parts=parts, store=store
+        )
         # Not a submodule: its template's weights are no parameters of ours.
         object.__setattr__(self, "federation", federation)
         self.server = nn.Parameter(federation.initial_rows())

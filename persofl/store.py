@@ -46,8 +46,13 @@ class ClientStore:
         """Restore what :meth:`state_dict` gave.
 
         Raises:
-            PersoflError: the checkpoint has another number of clients.
+            PersoflError: the checkpoint has another number of clients, or keeps them on disk.
         """
+        if "disk" in state:
+            raise PersoflError(
+                "The checkpoint keeps its clients in a folder. Give that folder: store=DiskStore(clients, FOLDER), or "
+                "training.store: disk."
+            )
         if len(state["seen"]) != len(self.seen):
             raise PersoflError(
                 f"The checkpoint holds {len(state['seen'])} clients, the data {len(self.seen)}. Load it with the data "

@@ -94,6 +94,8 @@ class TrainingConfig:
         chunk: clients computed at once; none asks the model.
         weighting: the server's mean over clients, by "samples" or "uniform".
         clip: largest norm of a client's update; none for no limit.
+        store: where clients keep their state between rounds: in "memory", or on "disk" beside the run's checkpoint, so that
+            memory does not grow with the population.
     """
 
     rounds: int = field(default=50, metadata=limits(1))
@@ -108,6 +110,7 @@ class TrainingConfig:
     chunk: int | None = field(default=None, metadata=limits(1))
     weighting: Literal["samples", "uniform"] = "samples"
     clip: float | None = field(default=None, metadata=limits(0, opened="low"))
+    store: Literal["memory", "disk"] = "memory"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from .schema import plain
 from .session import CONFIG_TAG, CUT_OFF, WARNING_TAG, checkpoint_folder, flat
 from .signals import stop_on_signals
 from .tracking import Store, open_store
-from .training import LAST, build_module, keep_in, make_trainer, quiet, resume_from, warm_up
+from .training import LAST, build_module, clients_folder, keep_in, make_trainer, quiet, resume_from, warm_up
 from .wire import TRANSCRIPT, wire_line, wire_metrics, wire_text
 
 if TYPE_CHECKING:
@@ -58,12 +58,13 @@ def train_once(config: StudyConfig, console: Console, *, resume: bool = False) -
         config = settled(config, data)
         population = Population.of(data, config.data)
         console.print(population.summary(), highlight=False, markup=False, soft_wrap=True)
-        module = build_module(data, config, make_method(method, config), seed)
+        where = stack.enter_context(clients_folder(config, str(folder if resume else _emptied(folder))))
+        module = build_module(data, config, make_method(method, config), seed, where)
         run = _begin(store, config, population, resume=resume)
         if resume:
             console.print(f"Going on from {folder / LAST}.", highlight=False, soft_wrap=True)
         with _closing(store, run):
-            _fit(module, config, store, run, folder if resume else _emptied(folder))
+            _fit(module, config, store, run, folder)
             if warning := flat_distances(module, method.label):
                 store.set_tag(run, WARNING_TAG, warning)
                 console.print(warning, highlight=False, markup=False, soft_wrap=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from .callbacks import Keep
 
-LAST = "last.ckpt"
+LAST, CLIENTS = "last.ckpt", "clients"
 
 
 def warm_up() -> None:
@@ -39,9 +41,20 @@ def warm_up() -> None:
     torch.set_num_threads(1)
 
 
-def build_module(data: ClientData, config: StudyConfig, method: Method, seed: int) -> FederatedModule:
-    """The engine's module for one method and one seed, with the study's model, loss and round settings."""
+def build_module(
+    data: ClientData, config: StudyConfig, method: Method, seed: int, folder: Path | None = None
+) -> FederatedModule:
+    """The engine's module for one method and one seed, with the study's model, loss and round settings.
+
+    Args:
+        data: the population.
+        config: the study.
+        method: with its hyperparameters.
+        seed: of the model, the cohorts and the batches.
+        folder: where clients are kept; None keeps them in memory.
+    """
     from persofl import FederatedModule, RoundConfig
+    from persofl.diskstore import DiskStore
     from persofl.models import Shape, build_model
 
     training = config.training
@@ -60,13 +73,19 @@ def build_module(data: ClientData, config: StudyConfig, method: Method, seed: in
         clip=training.clip,
         seed=seed,
     )
-    module = FederatedModule(data, model, method, loss=loss, config=rounds)
+    store = None if folder is None else DiskStore(len(data), folder)
+    module = FederatedModule(data, model, method, loss=loss, config=rounds, store=store)
     share_distances(module)
     return module
 
 
 def run_job(job: Job, emit: Emit) -> Done:
     """Train one job to its end: a trial up to its pruning, a final seed up to its scores on the test span."""
+    with clients_folder(job.config, job.checkpoint) as folder:
+        return _run(job, emit, folder)
+
+
+def _run(job: Job, emit: Emit, folder: Path | None) -> Done:
     from persofl.errors import DivergedError
 
     from .callbacks import Reporter
@@ -75,9 +94,8 @@ def run_job(job: Job, emit: Emit) -> Done:
     config = job.config
     warm_up()
     load_plugins(config.plugins)
-    module = build_module(
-        load_data(config.data), config, make_method(job.method, config, job.params), job.seed
-    )
+    method = make_method(job.method, config, job.params)
+    module = build_module(load_data(config.data), config, method, job.seed, folder)
     if (
         not module.federation.method.distance.refresh
     ):  # those that follow the model are equal before it has learnt
@@ -117,6 +135,24 @@ def _warn(job: Job, module: FederatedModule, emit: Emit) -> None:
     text = flat_distances(module, job.method.label)
     if text:
         emit(Warned(job.key, text))
+
+
+@contextmanager
+def clients_folder(config: StudyConfig, checkpoint: str) -> Iterator[Path | None]:
+    """Where a run keeps its clients, if on disk: beside its checkpoint; a trial's own place is gone when it ends.
+
+    What a run left there that got to no checkpoint is removed.
+    """
+    if config.training.store == "memory":
+        yield None
+    elif checkpoint:
+        folder = Path(checkpoint) / CLIENTS
+        if resume_from(checkpoint) is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        yield folder
+    else:
+        with tempfile.TemporaryDirectory(prefix="persofl-", ignore_cleanup_errors=True) as folder_:
+            yield Path(folder_)
 
 
 def resume_from(folder: str) -> str | None:

@@ -1,0 +1,273 @@
+"""Clients on disk: the same as in memory, back to either of two checkpoints, whole after a kill, and what is refused."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from persofl import FederatedModule, PersoflError, build_model
+from persofl.diskstore import ABOUT, DiskStore
+from persofl.models import Shape
+from persofl.store import ClientStore
+
+WIDTHS = {"personal": 7, "mix": 1}
+
+
+def rows(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(count, width, generator=generator) for name, width in WIDTHS.items()}
+
+
+def contents(store):
+    everyone = torch.arange(len(store.seen))
+    return store.read(everyone, {name: torch.zeros(len(everyone), width) for name, width in WIDTHS.items()})
+
+
+def same(one, other):
+    assert torch.equal(one.seen, other.seen)
+    for name, values in contents(one).items():
+        assert torch.equal(values, contents(other)[name]), name
+
+
+@given(
+    cohorts=st.lists(
+        st.tuples(st.sets(st.integers(0, 11), min_size=1, max_size=6), st.booleans()), max_size=8
+    )
+)
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_it_is_the_store_in_memory(tmp_path_factory, cohorts):
+    memory, disk = ClientStore(12), DiskStore(12, tmp_path_factory.mktemp("clients"))
+    for number, (cohort, marked) in enumerate(cohorts):
+        clients = torch.tensor(sorted(cohort))
+        state = rows(len(clients), number)
+        memory.write(clients, state)
+        disk.write(clients, state)
+        if marked:
+            disk.state_dict()
+        newcomers = rows(len(clients), 99)
+        for name, values in memory.read(clients, newcomers).items():
+            assert torch.equal(disk.read(clients, newcomers)[name], values)
+    same(disk, memory)
+
+
+def history(folder, steps):
+    """A store after every step of a run, as memory stores, with the states that a checkpoint would hold."""
+    disk, memory, kept = DiskStore(10, folder), ClientStore(10), []
+    for step in range(steps):
+        clients = torch.randperm(10, generator=torch.Generator().manual_seed(step))[:4]
+        disk.write(clients, rows(4, step))
+        memory.write(clients, rows(4, step))
+        copy = ClientStore(10)
+        copy.load_state_dict(memory.state_dict())
+        kept.append((disk.state_dict(), copy))
+    return disk, kept
+
+
+@pytest.mark.parametrize("back", [1, 2])
+def test_it_goes_back_to_either_of_the_last_two_checkpoints(back, tmp_path):
+    disk, kept = history(tmp_path, 5)
+    disk.write(torch.tensor([0, 3, 9]), rows(3, 77))  # after the last checkpoint, and lost with the run
+    disk._settle(None)
+    state, then = kept[-back]
+    again = DiskStore(10, tmp_path)
+    again.load_state_dict(state)
+    same(again, then)
+    again.write(torch.tensor([5]), rows(1, 5))
+    then.write(torch.tensor([5]), rows(1, 5))
+    same(again, then)
+    later = again.state_dict()
+    third = DiskStore(10, tmp_path)
+    third.load_state_dict(later)
+    same(third, then)
+
+
+def test_a_run_may_die_again_and_again_before_its_next_checkpoint(tmp_path):
+    _, kept = history(tmp_path, 3)
+    state, then = kept[-1]
+    for seed in range(4):
+        again = DiskStore(10, tmp_path)
+        again.load_state_dict(state)
+        same(again, then)
+        again.write(torch.arange(10), rows(10, 100 + seed))
+        again._settle(None)
+
+
+def test_an_undo_entry_that_was_cut_off_is_left_alone(tmp_path):
+    disk, kept = history(tmp_path, 2)
+    disk.write(torch.tensor([1, 2]), rows(2, 50))
+    disk._settle(None)
+    log = max(tmp_path.glob("undo-*.log"), key=lambda file: file.stem)
+    with log.open("ab") as file:
+        file.write(b"\x01\x00\x00\x00")
+    again = DiskStore(10, tmp_path)
+    again.load_state_dict(kept[-1][0])
+    same(again, kept[-1][1])
+
+
+def test_checkpoints_without_a_round_between_them_are_one_moment(tmp_path):
+    disk, _ = history(tmp_path, 1)
+    assert disk.state_dict()["generation"] == disk.state_dict()["generation"]
+
+
+def test_a_checkpoint_holds_no_rows(tmp_path):
+    _, kept = history(tmp_path, 2)
+    assert set(kept[-1][0]) == {"seen", "disk", "generation"}
+
+
+def test_rows_of_a_checkpoint_in_memory_are_taken_over(tmp_path):
+    memory = ClientStore(10)
+    memory.write(torch.tensor([2, 7]), rows(2))
+    disk = DiskStore(10, tmp_path)
+    disk.load_state_dict(memory.state_dict())
+    same(disk, memory)
+
+
+def test_what_does_not_belong_together_is_refused(tmp_path):
+    _, kept = history(tmp_path / "one", 5)
+    _, other = history(tmp_path / "two", 2)
+    with pytest.raises(PersoflError, match=r"holds the clients of another run\. Go on"):
+        DiskStore(10, tmp_path / "one").write(torch.tensor([0]), rows(1))
+    with pytest.raises(PersoflError, match="clients of another run than the checkpoint's"):
+        DiskStore(10, tmp_path / "one").load_state_dict(other[-1][0])
+    with pytest.raises(PersoflError, match="has none: give the one of its run"):
+        DiskStore(10, tmp_path / "three").load_state_dict(kept[-1][0])
+    with pytest.raises(PersoflError, match="gone on beyond the checkpoint"):
+        DiskStore(10, tmp_path / "one").load_state_dict(kept[0][0])
+    with pytest.raises(PersoflError, match="10 clients, the data 11"):
+        DiskStore(11, tmp_path / "one").load_state_dict(kept[-1][0])
+    with pytest.raises(PersoflError, match="keeps its clients in a folder"):
+        ClientStore(10).load_state_dict(kept[-1][0])
+
+
+def test_a_full_disk_is_told_and_the_checkpoint_stays(tmp_path, monkeypatch):
+    disk, kept = history(tmp_path, 2)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        disk.write(torch.tensor([1]), rows(1, 9))
+        with pytest.raises(
+            PersoflError, match=r"could not be written.*No space left.*last checkpoint is as it was"
+        ):
+            disk.read(torch.tensor([1]), rows(1))
+    again = DiskStore(10, tmp_path)
+    again.load_state_dict(kept[-1][0])
+    same(again, kept[-1][1])
+
+
+# --- in a run ----------------------------------------------------------------------------------------------
+
+
+def module(data, store=None, method="ditto"):
+    model = build_model("mlp", Shape(*data.shape[:2]), seed=0, hidden=(5,))
+    return FederatedModule(data, model, method, store=store)
+
+
+def fit(built, steps, checkpoint=None):
+    trainer = pl.Trainer(
+        max_steps=steps,
+        max_epochs=-1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+    )
+    trainer.fit(built, ckpt_path=checkpoint)
+    return trainer
+
+
+@pytest.mark.parametrize("method", ["ditto", "apfl", "gate"])
+def test_a_run_on_disk_is_the_run_in_memory_and_resumes_equal(method, population, tmp_path):
+    clients = len(population)
+    memory = module(population, method=method)
+    fit(memory, 5)
+    disk = module(population, DiskStore(clients, tmp_path / "clients"), method)
+    fit(disk, 3).save_checkpoint(tmp_path / "half.ckpt")
+    fit(disk, 5)  # goes on, so that the folder is ahead of the checkpoint
+    rest = module(population, DiskStore(clients, tmp_path / "clients"), method)
+    fit(rest, 5, tmp_path / "half.ckpt")
+    assert torch.equal(rest.server, memory.server)
+    for name, values in memory.federation.store.rows.items():
+        found = rest.federation.store.read(torch.arange(clients), {name: torch.zeros_like(values)})
+        assert torch.equal(found[name], values)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import pytorch_lightning as pl
+from data_loaders import SimulatedHouseholds, WindowSpec, make_windows
+from persofl import FederatedModule, build_model
+from persofl.diskstore import DiskStore
+from persofl.models import Shape
+folder = Path(sys.argv[1])
+data = make_windows(SimulatedHouseholds(clients=8, days=30).load(), WindowSpec(lookback=24, horizon=6))
+
+class Save(pl.Callback):
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step % 4 == 0:
+            trainer.save_checkpoint(folder / "new.ckpt")
+            (folder / "new.ckpt").rename(folder / "last.ckpt")
+
+model = build_model("mlp", Shape(*data.shape[:2]), seed=0, hidden=(5,))
+built = FederatedModule(data, model, "ditto", store=DiskStore(8, folder / "clients"))
+last = folder / "last.ckpt"
+trainer = pl.Trainer(max_steps=int(sys.argv[2]), max_epochs=-1, accelerator="cpu", logger=False,
+    enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+    callbacks=[Save()])
+trainer.fit(built, ckpt_path=str(last) if last.exists() else None)
+import torch
+rows = built.federation.store.read(torch.arange(8), {"personal": torch.zeros(8, built.server.shape[1])})
+torch.save([built.server.detach(), rows["personal"]], folder / "end.pt")
+"""
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_it_ends_as_if_it_had_not_been(tmp_path):
+    def start(name, rounds):
+        (tmp_path / name).mkdir(exist_ok=True)
+        return subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(tmp_path / name), str(rounds)], cwd=Path.cwd()
+        )
+
+    assert start("whole", 40).wait() == 0
+    for _ in range(2):
+        run = start("killed", 4000)
+        before = (
+            (tmp_path / "killed" / "last.ckpt").stat().st_mtime
+            if (tmp_path / "killed" / "last.ckpt").exists()
+            else 0
+        )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            last = tmp_path / "killed" / "last.ckpt"
+            if last.exists() and last.stat().st_mtime > before:
+                break
+            time.sleep(0.01)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    assert start("killed", 40).wait() == 0 or (tmp_path / "killed" / "end.pt").exists()
+    step = torch.load(tmp_path / "killed" / "last.ckpt", weights_only=True)["global_step"]
+    if step > 40:
+        pytest.skip(f"the machine was quicker than the kill: {step} rounds")
+    for one, other in zip(
+        *(torch.load(tmp_path / name / "end.pt") for name in ("whole", "killed")), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+def test_the_folder_says_what_it_is(tmp_path):
+    history(tmp_path, 1)
+    assert "population" in (tmp_path / ABOUT).read_text()
