@@ -1,12 +1,13 @@
 """What protocols cost, how near they come, what an attacker makes of them, and what noise leaves of the distances.
 
-    python benchmarks/protocols.py
+    python -m benchmarks.protocols [--draws 10] [--only noise]
 
-Prints the tables of docs/personalization.md. One thread, about two minutes.
+Prints the tables of docs/personalization.md. One thread, some minutes.
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 
 import ot
@@ -24,6 +25,7 @@ from personalization.protocols import (
     TriangleWad,
 )
 from personalization.protocols.attacks import reconstruct, reconstruction_error
+from personalization.protocols.noise import Unit
 
 FEATURES = 24
 PROTOCOLS: dict[str, Protocol] = {
@@ -89,35 +91,60 @@ def costs() -> None:
         )
 
 
-def noise() -> None:
-    """Clients found at 5 %: those of the population's law (wanted about .05), and those shifted by half a deviation."""
+def noise(draws: int) -> None:
+    """Clients found at 5 %: those of the population's law (wanted about .05), and those shifted by half a deviation.
+
+    Mean and standard deviation over populations with noise of their own, none of which anything was chosen on.
+    """
     print("| clients | epsilon | unit | kind | deviation of the mean's noise | others | shifted |")
     print("|---|---|---|---|---|---|---|")
     for clients in (100, 1000):
-        features = population(clients, 200, shifted=clients // 10, shift=0.5, seed=clients)
         for kind in ("gaussian", "sliced"):
-            built = build_distance(kind)
-            plain = distance_to_population(features, built)
-            _row(clients, "none", "", kind, 0.0, plain.p_value)
+            _row(clients, "none", "", kind, 0.0, [_plain(clients, kind, draw) for draw in range(draws)])
             for unit in ("sample", "client"):
                 for epsilon in (1.0, 8.0):
-                    noise = GaussianNoise(epsilon, clip=1.5 * FEATURES**0.5, unit=unit)
-                    protocol = SummedReference(kind=built, weighting="uniform", noise=noise)
-                    scale = protocol.scales([200] * clients, FEATURES)["mean"] / clients
-                    found = protocol.run(features, record=False).distances
-                    if found is not None:
-                        _row(clients, f"{epsilon:g}", unit, kind, scale, found.p_value)
+                    found = [_noised(clients, kind, unit, epsilon, draw) for draw in range(draws)]
+                    p_values = [p_value for _, p_value in found]
+                    _row(clients, f"{epsilon:g}", unit, kind, found[0][0], p_values)
 
 
-def _row(clients: int, epsilon: str, unit: str, kind: str, scale: float, p_value: Tensor) -> None:
-    found = (p_value < 0.05).float()
+def _features(clients: int, draw: int) -> list[Tensor]:
+    return population(clients, 200, shifted=clients // 10, shift=0.5, seed=5000 + 100 * draw + clients)
+
+
+def _plain(clients: int, kind: str, draw: int) -> Tensor:
+    return distance_to_population(_features(clients, draw), build_distance(kind), seed=draw).p_value
+
+
+def _noised(clients: int, kind: str, unit: Unit, epsilon: float, draw: int) -> tuple[float, Tensor]:
+    """Deviation of the noise in the population's mean, and the clients' p-values."""
+    noise = GaussianNoise(epsilon, clip=1.5 * FEATURES**0.5, unit=unit, seed=draw)
+    protocol = SummedReference(kind=build_distance(kind), weighting="uniform", noise=noise, seed=draw)
+    distances = protocol.run(_features(clients, draw), record=False).distances
+    if distances is None:
+        raise RuntimeError("The summed reference found no distances.")
+    return protocol.scales([200] * clients, FEATURES)["mean"] / clients, distances.p_value
+
+
+def _row(clients: int, epsilon: str, unit: str, kind: str, scale: float, p_values: list[Tensor]) -> None:
     shifted = clients // 10
-    others, odd = float(found[shifted:].mean()), float(found[:shifted].mean())
-    print(f"| {clients} | {epsilon} | {unit} | {kind} | {scale:.4f} | {others:.2f} | {odd:.2f} |", flush=True)
+    parts = []
+    for who in (slice(shifted, None), slice(0, shifted)):
+        shares = torch.stack([(p_value[who] < 0.05).float().mean() for p_value in p_values])
+        parts.append(f"{float(shares.mean()):.2f} (sd {float(shares.std()):.2f})")
+    print(f"| {clients} | {epsilon} | {unit} | {kind} | {scale:.4f} | {parts[0]} | {parts[1]} |", flush=True)
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--draws", type=int, default=10, help="populations and noises of the last table")
+    parser.add_argument("--only", choices=("costs", "noise"), help="one of the two tables")
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    costs()
-    print()
-    noise()
+    if args.only != "noise":
+        costs()
+        print()
+    if args.only != "costs":
+        noise(args.draws)

@@ -15,7 +15,7 @@ class DivergedError(PersoflError):
     """A client's loss or weights became NaN or infinite; the state before the round is untouched."""
 
     def __init__(self, client: str, round_: int, loss: float, hint: str) -> None:
-        self.client, self.round, self.loss = client, round_, loss
+        self.client, self.round, self.loss, self.hint = client, round_, loss, hint
         what = f"The loss of client {client!r} became {loss}"
         if isfinite(loss):  # the last step did it
             what = f"The weights of client {client!r}, whose loss was {loss:g}, became infinite"

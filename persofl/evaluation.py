@@ -85,13 +85,17 @@ def population_gate(
     Args:
         federation: the population and its method; not changed.
         server: the server's rows ``(R, parameters)``.
-        groups: all clients in order, as many at once as are to be in memory.
+        groups: all clients in order, as many at once as are to be in memory; with several ranks those that live here.
         round_: names the batches of an adaptation.
     """
     if not federation.algorithm.gates():
         return None
-    parts = [group_curves(federation, server, clients, round_) for clients in groups]
-    return fit_gate(federation, Curves.joined(parts))
+    own = [clients for clients in groups if len(clients)]
+    parts = [group_curves(federation, server, clients, round_) for clients in own]
+    curves = Curves.joined(parts)
+    everyone, ranks, here = torch.arange(len(federation.data)), federation.ranks, torch.cat(own)
+    errors, examples = (ranks.spread(everyone, here, part) for part in (curves.errors, curves.examples))
+    return fit_gate(federation, Curves(curves.weights, errors, examples))
 
 
 def evaluate_clients(

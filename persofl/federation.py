@@ -18,6 +18,7 @@ from .method import Method
 from .models import InstanceNormalised
 from .oracles import Oracle, build_oracle
 from .personaliser import Personaliser
+from .ranks import ALONE, Ranks
 from .routes import Relations, Routes
 from .server import (
     Aggregator,
@@ -104,6 +105,7 @@ class Federation:
         parts: transforms and aggregator, those of the configuration included.
         sampler: chooses cohorts.
         config: sizes and choices.
+        ranks: the processes that train it together.
     """
 
     data: ClientData
@@ -118,6 +120,7 @@ class Federation:
     parts: RoundParts
     sampler: Sampler
     config: RoundConfig
+    ranks: Ranks = ALONE
 
     @property
     def algorithm(self) -> Algorithm:
@@ -132,6 +135,18 @@ class Federation:
             self.unseen, lambda: personaliser.pairwise, lambda: personaliser.whole.weight.squeeze(1)
         )
         return self.algorithm.routes(relations)
+
+    def offset(self, server: Tensor, anchors: Tensor, cohort: Tensor) -> Tensor | None:
+        """From the cohort's anchors to the rows that its updates go to, see :meth:`persofl.routes.Routes.offset`.
+
+        Args:
+            server: the server's rows ``(R, parameters)``.
+            anchors: of the cohort's clients that live here.
+            cohort: ``(cohort,)`` indices.
+        """
+        if self.ranks.count > 1 and self.routes.count > 1:  # rows of other ranks' clients move too
+            anchors = self.routes.anchors(server, cohort, self.store.seen)
+        return self.routes.offset(server, anchors, cohort)
 
     def initial_row(self) -> Tensor:
         """The model's own weights as a row, ``(1, parameters)``."""

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from .algorithms import Algorithm
 from .blending import Mixed
+from .diskstore import DiskStore
 from .errors import PersoflError
 from .evaluation import client_experts, evaluate_clients, population_gate, population_metrics, weighed
 from .federation import Federation, RoundConfig, RoundParts, build_federation
@@ -23,6 +24,7 @@ from .gating import Gate
 from .losses import Loss
 from .method import Method, as_method, method_params
 from .metrics import summarise
+from .ranks import Ranks, joined_states
 from .round import RoundReport, run_round
 from .store import ClientStore
 from .tasks import higher_is_better
@@ -88,6 +90,26 @@ class FederatedModule(pl.LightningModule):
     federation: Federation
     rounds: Tensor
 
+    def setup(self, stage: str) -> None:
+        """Find the processes that train together.
+
+        Raises:
+            PersoflError: several, and clients on disk.
+        """
+        ranks = Ranks.here()
+        if ranks.count > 1 and isinstance(self.federation.store, DiskStore):
+            raise PersoflError(
+                "Clients on disk are for one process as yet. Leave out training.store, or train with one device."
+            )
+        if ranks != self.federation.ranks:
+            object.__setattr__(self, "federation", dataclasses.replace(self.federation, ranks=ranks))
+
+    def on_train_start(self) -> None:
+        """Gradients are ours: Lightning's wrapper for several processes must not wait for a backward pass."""
+        wrapper: Any = self.trainer.model
+        if hasattr(wrapper, "require_backward_grad_sync"):
+            wrapper.require_backward_grad_sync = False
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The algorithm's server optimiser over the server's rows."""
         return self.federation.algorithm.server_optimizer([self.server])
@@ -136,14 +158,14 @@ class FederatedModule(pl.LightningModule):
     def _evaluate_group(self, clients: Tensor, span: str) -> tuple[Tensor, Any]:
         # Lightning evaluates in inference mode, whose tensors cannot be trained on; an adaptation has to.
         with torch.inference_mode(False), torch.no_grad():
-            clients = clients.clone()
+            clients = self.federation.ranks.mine(clients.clone())
             experts = client_experts(self.federation, self.server.detach(), clients, int(self.rounds))
             return clients, evaluate_clients(self.federation, experts, clients, span, self._gate())
 
     def _gate(self) -> Gate | None:
         """How the clients mix their models; fitted once for the weights that there are."""
         if self._fitted is None and self.federation.algorithm.gates():
-            groups = [group.clone() for group in self._client_groups()]
+            groups = [self.federation.ranks.mine(group.clone()) for group in self._client_groups()]
             self._fitted = population_gate(self.federation, self.server.detach(), groups, int(self.rounds))
         return self._fitted
 
@@ -173,7 +195,8 @@ class FederatedModule(pl.LightningModule):
     def _judge(self, span: str, parts: list[tuple[Tensor, Any]]) -> None:
         """Make the population's metrics of its groups' sums."""
         clients, sums = [own for own, _ in parts], [part for _, part in parts]
-        self.sums_of[span] = self.federation.task.together(clients, sums, len(self.federation.data))
+        whole = self.federation.task.together(clients, sums, len(self.federation.data))
+        self.sums_of[span] = self.federation.ranks.total_of(whole)
         self.metrics_of[span] = population_metrics(self.federation, self.sums_of[span])
 
     def _judge_now(self, span: str) -> None:
@@ -259,7 +282,10 @@ class FederatedModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the clients' states, and what they belong to."""
-        checkpoint["clients"] = self.federation.store.state_dict()
+        federation = self.federation
+        checkpoint["clients"] = joined_states(
+            federation.ranks, federation.store.state_dict(), len(federation.data)
+        )
         checkpoint["distances"] = self.federation.personaliser.state_dict()
         checkpoint["method"] = {"name": self.federation.method.name, "params": self._settings()}
         checkpoint["names"] = list(self.federation.names)

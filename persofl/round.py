@@ -24,8 +24,8 @@ class RoundReport:
         round: from 0.
         cohort: ``(cohort,)`` indices of the clients that took part.
         losses: their mean training loss, ``(cohort,)``.
-        plan: what steered them.
-        updates: as they arrived at the aggregator; None where nothing goes up.
+        plan: what steered them; with several ranks, those that live with this one.
+        updates: as they arrived at the aggregator; None where nothing goes up. With several ranks, this one's clients'.
     """
 
     round: int
@@ -58,22 +58,24 @@ def run_round(
     cohort = federation.sampler(len(federation.data), round_, federation.config.seed)
     if federation.method.distance.refresh:
         federation.personaliser.refresh(round_, server)
-    plan = federation.personaliser.plan(cohort)
-    rows = broadcast(federation, server, cohort, plan)
-    losses = train_locally(federation, cohort, rows, plan, round_)
-    updates, kept = collect(federation, cohort, rows, plan, round_), federation.algorithm.keep(rows)
+    ranks, own = federation.ranks, federation.ranks.mine(cohort)
+    plan = federation.personaliser.plan(own)
+    rows = broadcast(federation, server, own, plan)
+    losses = ranks.together(lambda: train_locally(federation, own, rows, plan, round_))
+    updates, kept = collect(federation, own, rows, plan, round_), federation.algorithm.keep(rows)
     if updates is None:
         apply(torch.zeros_like(server))
     else:
         for transform in parts.update_transforms:
             updates = transform(updates)
-        aggregate = parts.aggregator.rows(updates)
+        aggregate = ranks.aggregate(parts.aggregator, updates)
         for server_transform in parts.server_transforms:
-            aggregate = server_transform(aggregate, updates)
-        offset = federation.routes.offset(server, rows["anchor"], cohort)
+            aggregate = server_transform(aggregate, ranks.gathered(updates))
+        offset = federation.offset(server, rows["anchor"], cohort)
         apply(aggregate if offset is None else offset.add_(aggregate))
-    federation.store.write(cohort, kept)
-    return RoundReport(round_, cohort, losses, plan, updates)
+    federation.store.write(own, kept)
+    federation.store.seen[cohort] = True
+    return RoundReport(round_, cohort, ranks.spread(cohort, own, losses), plan, updates)
 
 
 def broadcast(federation: Federation, server: Tensor, cohort: Tensor, plan: Plan) -> Rows:
@@ -92,7 +94,8 @@ def train_locally(federation: Federation, cohort: Tensor, rows: Rows, plan: Plan
     Raises:
         DivergedError: see :func:`persofl.training.train_phase`.
     """
-    for phase in federation.algorithm.phases():
+    losses = torch.zeros(0)
+    for phase in federation.algorithm.phases() if len(cohort) else ():
         stream = Stream(federation.config.seed, round_, phase.name)
         losses = train_phase(federation.bench, phase, cohort, rows, plan, stream)
     return losses

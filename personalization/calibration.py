@@ -241,7 +241,7 @@ def judge(
 def standard_error(squared: Tensor, variance: Tensor, null_std: Tensor) -> Tensor:
     r"""Standard error of a distance from the variance of its square, by the delta method.
 
-    .. math:: \mathrm{se}(d) = rac{s}{2d} 	ext{ but at most } \sqrt s, \qquad
+    .. math:: \mathrm{se}(d) = \frac{s}{2d} \text{ but at most } \sqrt s, \qquad
               s^2 = \max(s_0^2,\; v - s_0^2)
 
     v is the estimated variance of the first-order term. Noise of the size of the null enters it twice over (for a

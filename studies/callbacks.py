@@ -93,7 +93,9 @@ class Reporter(pl.Callback):
 
     def _round_over(self, trainer: pl.Trainer) -> None:
         round_ = trainer.global_step
-        self._stopping = stop_requested() is not None
+        # All ranks keep the state together, or none.
+        asked = stop_requested() is not None
+        self._stopping = bool(trainer.strategy.reduce_boolean_decision(asked, all=False))
         if self.keep is None:
             return
         if self._stopping or round_ % self.keep.every == 0 or round_ == trainer.max_steps:

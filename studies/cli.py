@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .cli_data import add_data_commands
-from .config import DataConfig, ModelConfig, SearchConfig, StudyConfig, TrackingConfig, TrainingConfig
+from .config import (
+    DataConfig,
+    ModelConfig,
+    SearchConfig,
+    StudyConfig,
+    TrackingConfig,
+    TrainerConfig,
+    TrainingConfig,
+)
 from .errors import StoppedError
 
 if TYPE_CHECKING:
@@ -97,6 +105,7 @@ def _train_parser() -> ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of this run")
     for key, kind in (("data", DataConfig), ("model", ModelConfig), ("training", TrainingConfig)):
         parser.add_argument(f"--{key}", type=kind)
+    parser.add_argument("--trainer", type=TrainerConfig)
     parser.add_argument("--tracking", type=TrackingConfig)
     return parser
 

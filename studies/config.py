@@ -159,6 +159,23 @@ class SearchConfig:
 
 
 @dataclass(frozen=True)
+class TrainerConfig:
+    """Processes that train one federation together; the fields are those of Lightning's ``Trainer``.
+
+    Args:
+        strategy: "auto" for one process, "ddp" for several: each trains its share of every cohort.
+        devices: processes on this machine (GPUs, where there are any).
+        num_nodes: machines; on each the same command, with NODE_RANK, MASTER_ADDR and MASTER_PORT set.
+        accelerator: "cpu", "gpu" or "auto".
+    """
+
+    strategy: Literal["auto", "ddp"] = "auto"
+    devices: int = field(default=1, metadata=limits(1))
+    num_nodes: int = field(default=1, metadata=limits(1))
+    accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
+
+
+@dataclass(frozen=True)
 class TrackingConfig:
     """Where the study is kept.
 
@@ -189,6 +206,7 @@ class StudyConfig:
         tracking: where the study is kept.
         plugins: Python files or modules that register methods, sources or distances of your own.
         leave_out: patterns of labels that take no part, such as `["* oracle"]`.
+        trainer: processes that train one run together; of `persofl train` alone, a study has its workers.
     """
 
     name: str
@@ -207,6 +225,7 @@ class StudyConfig:
     tracking: TrackingConfig = TrackingConfig()
     plugins: list[str] = field(default_factory=list)
     leave_out: list[str] = field(default_factory=list)
+    trainer: TrainerConfig = TrainerConfig()
 
     @property
     def objective(self) -> str:

@@ -199,6 +199,12 @@ def _list_problems(config: StudyConfig) -> list[str]:
         found.append("seeds: is empty; name at least one.")
     if config.training.quantiles and config.training.loss != "pinball":
         found.append("training.quantiles: belongs with loss: pinball, and only with it.")
+    if config.trainer.strategy == "auto" and config.trainer.devices * config.trainer.num_nodes > 1:
+        found.append("trainer.strategy: several devices need ddp.")
+    if config.trainer.strategy == "ddp" and config.training.store == "disk":
+        found.append(
+            "training.store: clients on disk are for one process as yet; leave it out, or train with one device."
+        )
     if config.training.smoothing and config.training.loss not in (None, "cross_entropy"):
         found.append("training.smoothing: belongs with loss: cross_entropy, and only with it.")
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -46,6 +47,9 @@ def train_once(config: StudyConfig, console: Console, *, resume: bool = False) -
     method, seed = config.method_configs()[0], config.seeds[0]
     folder = checkpoint_folder(Path(config.tracking.dir), config.name, method.label, f"train-seed-{seed}")
     warm_up()
+    if is_helper():
+        _help(config, folder, resume=resume)
+        return
     with ExitStack() as stack:
         store = open_store(config.tracking.dir)
         stack.enter_context(exclusive(folder / "lock", f"Training {method.label!r} with seed {seed}"))
@@ -64,7 +68,7 @@ def train_once(config: StudyConfig, console: Console, *, resume: bool = False) -
         if resume:
             console.print(f"Going on from {folder / LAST}.", highlight=False, soft_wrap=True)
         with _closing(store, run):
-            _fit(module, config, store, run, folder)
+            _fit(module, config, (store, run), folder, resume=resume)
             if warning := flat_distances(module, method.label):
                 store.set_tag(run, WARNING_TAG, warning)
                 console.print(warning, highlight=False, markup=False, soft_wrap=True)
@@ -77,17 +81,44 @@ def train_once(config: StudyConfig, console: Console, *, resume: bool = False) -
         _print(config, table, unseen, console, folder)
 
 
-def _fit(module: FederatedModule, config: StudyConfig, store: Store, run: str, folder: Path) -> None:
+def is_helper() -> bool:
+    """Whether this process is one of several that train together, and not the first: it trains and says nothing."""
+    return any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "NODE_RANK"))
+
+
+def _help(config: StudyConfig, folder: Path, *, resume: bool) -> None:
+    """Train this process's clients, from the checkpoint that the first process goes on from."""
+    with stop_on_signals():
+        data = load_data(config.data)
+        config = settled(config, data)
+        module = build_module(data, config, make_method(config.method_configs()[0], config), config.seeds[0])
+        _fit(module, config, None, folder, resume=resume)
+        module.client_table("test")
+        confusion_table(module)
+
+
+def _fit(
+    module: FederatedModule,
+    config: StudyConfig,
+    tracked: tuple[Store, str] | None,
+    folder: Path,
+    *,
+    resume: bool,
+) -> None:
     from pytorch_lightning.loggers import MLFlowLogger
 
     from .callbacks import Reporter, RoundBar
 
-    logger = MLFlowLogger(config.name, tracking_uri=store.uri, run_id=run)
+    logger: Any = False
+    if tracked is not None:
+        logger = MLFlowLogger(config.name, tracking_uri=tracked[0].uri, run_id=tracked[1])
     watch = Reporter("train", config.objective, lambda event: None, keep=keep_in(folder, config))
-    options: dict[str, Any] = {"logger": logger, "enable_progress_bar": True}
+    options: dict[str, Any] = {"logger": logger, "enable_progress_bar": True, **plain(config.trainer)}
+    if config.trainer.strategy == "ddp":
+        options["use_distributed_sampler"] = False  # the module itself knows whose clients are whose
     with quiet():
         trainer = make_trainer(config, [watch, RoundBar()], **options)
-        trainer.fit(module, ckpt_path=resume_from(str(folder)))
+        trainer.fit(module, ckpt_path=resume_from(str(folder)) if resume else None)
 
 
 def _begin(store: Store, config: StudyConfig, population: Population, *, resume: bool) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .config import StudyConfig
-from .errors import StoppedError
+from .config import StudyConfig, TrainerConfig
+from .errors import StoppedError, StudyError
 from .heldout import unseen_clients
 from .loading import forget_data, load_data, settled
 from .locks import exclusive, slug
@@ -49,6 +49,10 @@ def run(config: StudyConfig, console: Console, *, fresh: bool = False) -> Finish
         StoppedError: Ctrl-C or SIGTERM; all runs are closed, and running it again goes on.
         ValueError: the data cannot be used.
     """
+    if config.trainer != TrainerConfig():
+        raise StudyError(
+            "trainer is of `persofl train`; a study's methods run side by side in its --workers."
+        )
     lock = Path(config.tracking.dir) / "locks" / f"{slug(config.name)}.lock"
     with ExitStack() as stack:
         store = open_store(config.tracking.dir)
