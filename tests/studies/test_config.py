@@ -50,7 +50,7 @@ def test_all_problems_of_one_file_come_in_one_message_word_for_word():
     assert lines[0] == f"winter.yaml: {len(lines) - 1} problems"
     expected = [
         "trackng: unknown key. Did you mean 'tracking'? Known: data, group_by, leave_out, methods, metric, model, name, "
-        "plugins, search, seeds, summary, tracking, training, workers.",
+        "plugins, search, seeds, summary, tracking, trainer, training, workers.",
         f"data.lokback: unknown key. Did you mean 'lookback'? Known: {keys_of(DataConfig)}.",
         "data.horizon: 0 is out of range, must be at least 1.",
         "data.train: 1.5 is out of range, must be above 0 and below 1.",
