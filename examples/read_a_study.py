@@ -27,10 +27,14 @@ def main() -> None:
     parser.add_argument("--tracking", default="mlruns")
     parser.add_argument("--farthest", type=int, default=3)
     args = parser.parse_args()
-    scores = read_results(open_store(args.tracking), args.study).seen().scores
-    true = scores[~scores.method.str.contains("permuted")]
+    results = read_results(open_store(args.tracking), args.study)
+    metric, scores = results.metric, results.seen().scores
+    steered = [method.label for method in results.methods if method.controls] or [
+        label for label in scores.method.unique() if "permuted" not in label
+    ]
+    true = scores[scores.method.isin(steered)]
     distance = true.dropna(subset=["distance"]).groupby("client").distance.first()
-    errors = scores.groupby(["client", "method"]).nmae.mean().unstack()
+    errors = scores.groupby(["client", "method"])[metric].mean().unstack()
     loss = (errors["fedavg"] - errors["local"]).reindex(distance.index)
     rank = stats.spearmanr(loss, distance)
     print(
@@ -38,7 +42,7 @@ def main() -> None:
     )
     far = distance.nlargest(args.farthest)
     print(errors.loc[far.index].assign(distance=far).T.round(3).to_string())
-    table = scores.pivot_table(index=["seed", "client"], columns="method", values="nmae")
+    table = scores.pivot_table(index=["seed", "client"], columns="method", values=metric)
     for ours, other in PAIRS:
         if {ours, other} <= set(table):
             gain = table[ours] - table[other]
