@@ -71,7 +71,7 @@ def test_pairwise_is_finite_symmetric_and_zero_on_the_diagonal(protocol):
     for features in (population((12, 20, 7)), [torch.ones(5, 2)] * 3, [torch.zeros(2, 1), torch.ones(9, 1)]):
         d = protocol.run(features).pairwise
         assert torch.isfinite(d).all()
-        assert torch.equal(d, d.T)
+        torch.testing.assert_close(d, d.T)  # a product of sketches is symmetric to rounding
         assert float(d.diagonal().abs().max()) == 0
         assert d.dtype == features[0].dtype
 
