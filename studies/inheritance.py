@@ -51,7 +51,15 @@ def _problem(
         return [f"method {method.label!r} has no such parameter. {nearest(param, own)}"]
     if other and theirs not in other:
         return [f"method {parent.label!r} has no parameter {theirs!r}. {nearest(theirs, other)}"]
+    if own and other and _is_whole(own[param]) and not _is_whole(other[theirs]):
+        return [
+            f"needs a whole number, and {theirs!r} of method {parent.label!r} is none ({other[theirs]!r})."
+        ]
     return []
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _params(method: MethodConfig, config: StudyConfig) -> dict[str, Any]:

@@ -76,8 +76,8 @@ class Runner:
 
     def next_job(self) -> Job | None:
         """The next trial of the method that has most of them left, else the next final seed, else nothing."""
-        for state in self.states.values():
-            self._inherit(state)
+        while any(self._inherit(state) for state in self.states.values()):
+            pass  # again: children may be listed before their parents
         ready = [state for state in self.states.values() if state.given is not None]
         waiting = [s for s in ready if s.trials_left > 0 and not s.trial_runs]
         if waiting:
@@ -127,24 +127,25 @@ class Runner:
             self._close_method(state, status, reason)
         self.jobs.clear()
 
-    def _inherit(self, state: MethodState) -> None:
-        """Take what a method inherits, once the trials of all whom it inherits from are over."""
+    def _inherit(self, state: MethodState) -> bool:
+        """Take what a method inherits, once the trials of all whom it inherits from are over; whether that was now."""
         if state.given is not None or state.failed:
-            return
+            return False
         sources = parents(state.method, self.states)
         above = {label: self.states[label] for label, _ in sources.values()}
         if any(
             parent.trials_left or (parent.given is None and not parent.failed) for parent in above.values()
         ):
-            return
+            return False
         try:
             values = {label: self._chosen(label, parent) for label, parent in above.items()}
         except StudyError as error:
             state.failed = f"{state.method.label} inherits from a method that failed. {error}"
             self._close_method(state, "FAILED", state.failed)
             self.view.say(state.failed)
-            return
+            return True
         state.given = {param: values[label][theirs] for param, (label, theirs) in sources.items()}
+        return True
 
     def _chosen(self, label: str, parent: MethodState) -> dict[str, Any]:
         if parent.failed:

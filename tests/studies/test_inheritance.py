@@ -95,6 +95,30 @@ def test_a_parent_that_failed_fails_its_children_and_nobody_else(folder, store):
     assert "ditto inherits from a method that failed" in out
 
 
+def test_a_chain_that_fails_leaves_nothing_running_where_children_are_listed_first(folder, store):
+    config = study(folder, [CHAIN[0], CHAIN[1], "local", {"name": "fedavg", "fixed": {"local_steps": 1}}])
+
+    class Diverging(Recording):
+        def __call__(self, job, emit):
+            super().__call__(job, emit)
+            return Done(job.key, "diverged", "nan", {}, 0.1)
+
+    training = Diverging()
+    run(config, store, training)
+    assert not [key for key, _ in training.ran if key.startswith(("finetune", "ditto"))]
+    assert set(statuses(store, config).values()) == {"FAILED"}
+
+
+def test_a_child_added_in_front_of_a_finished_chain_still_runs(folder, store):
+    run(study(folder, CHAIN[1:]), store, Recording())
+    config, again = study(folder, CHAIN), Recording()
+    run(config, store, again)
+    assert [key for key, _ in again.ran] == [
+        f"finetune/{name}" for name in ("trial-000", "trial-001", "seed-0", "seed-1")
+    ]
+    assert set(statuses(store, config).values()) == {"FINISHED"}
+
+
 def test_a_study_that_was_stopped_goes_on_with_the_same_values(folder, store):
     config = study(folder, CHAIN)
     whole = Recording()
@@ -140,6 +164,10 @@ def test_a_study_that_was_stopped_goes_on_with_the_same_values(folder, store):
                 {"name": "fedavg", "inherit": {"lr": "ditto.lr"}},
             ],
             "inherits from itself, directly or by way of others",
+        ),
+        (
+            [{"name": "finetune", "inherit": {"personal_steps": "fedavg.lr"}}, "fedavg"],
+            "methods[0].inherit.personal_steps: needs a whole number, and 'lr' of method 'fedavg' is none",
         ),
         (
             ["local", {"name": "fedavg", "controls": ["lokal"]}],
