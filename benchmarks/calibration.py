@@ -1,6 +1,6 @@
 """How well the distances are calibrated, and how fast they are: the tables of docs/personalization.md.
 
-python benchmarks/calibration.py [--london PATH/load_hourly.parquet] [--seeds 5] [--clients 200]
+python -m benchmarks.calibration [--london PATH/load_hourly.parquet] [--tables null power samples speed]
 """
 
 from __future__ import annotations
@@ -16,9 +16,14 @@ import torch
 from scipy.stats import kstest, spearmanr
 from torch import Tensor
 
-from personalization import distance_to_population
+from personalization import DISTANCES, DistanceKind, build_distance, distance_to_population
 
 FEATURES = 24
+KINDS: dict[str, tuple[str, dict[str, object]]] = {
+    "sliced": ("sliced", {}),
+    "gaussian": ("gaussian", {}),
+    "diagonal": ("gaussian", {"diagonal": True}),
+}
 Law = Callable[[int], Tensor]
 
 
@@ -57,11 +62,12 @@ def population(law: Law, clients: int, low: int, high: int, seed: int) -> tuple[
 def null_row(
     make: Callable[[torch.Generator], Law], kind: str, low: int, high: int, args: argparse.Namespace
 ) -> str:
+    name, options = KINDS[kind]
     rows, pooled = [], []
-    for seed in range(args.seeds):
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
         law = make(torch.Generator().manual_seed(seed))
         features, n = population(law, args.clients, low, high, seed)
-        d = distance_to_population(features, kind, seed=seed, draws=args.draws)
+        d = distance_to_population(features, name, seed=seed, draws=args.draws, **options)
         plain = (d.value**2 - d.null_mean).clamp_min(0)
         columns = (d.value, plain, d.calibrated) if high > low + 1 else ()
         found = [spearmanr(x, n).statistic for x in columns] or [np.nan] * 3
@@ -70,26 +76,57 @@ def null_row(
     p = np.concatenate(pooled)
     *correlations, z, spread = np.mean(rows, 0)
     ranks = " | ".join("" if np.isnan(r) else f"{r:+.3f}" for r in correlations)
+    rejected = sum(kstest(x, "uniform").pvalue < 0.01 for x in pooled)
     return (
-        f"{ranks} | {z:+.2f} | {spread:.2f} | {kstest(p, 'uniform').statistic:.3f} | {(p < 0.05).mean():.3f}"
+        f"{ranks} | {z:+.2f} | {spread:.2f} | {kstest(p, 'uniform').statistic:.3f} "
+        f"| {rejected} of {args.seeds} | {(p < 0.05).mean():.3f}"
     )
 
 
 def power_row(kind: str, shift: float, args: argparse.Namespace) -> str:
     sizes, found = (30, 100, 300, 1000), []
-    for seed in range(args.seeds):
+    name, options = KINDS[kind]
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
         law = normal_law(torch.Generator().manual_seed(seed))
         features = [law(n) for n in np.repeat(sizes, 40)]
         moved = [x + shift if k % 4 == 0 else x for k, x in enumerate(features)]
-        d = distance_to_population(moved, kind, seed=seed, draws=args.draws)
+        d = distance_to_population(moved, name, seed=seed, draws=args.draws, **options)
         found.append((d.p_value < 0.05).numpy()[::4].reshape(len(sizes), -1).mean(1))
     return " | ".join(f"{share:.2f}" for share in np.mean(found, 0))
+
+
+def samples_row(kind: str, args: argparse.Namespace) -> str:
+    """One population of a normal law, with its null drawn by default; every fourth client shifted for the power."""
+    law = normal_law(torch.Generator().manual_seed(args.first_seed))
+    features, n = population(law, 100, 30, 3000, args.first_seed)
+    labels = torch.Generator().manual_seed(args.first_seed)
+    built = build_distance(kind)
+    if not isinstance(built, DistanceKind) and built.labels:
+        features = [
+            torch.cat([x, torch.randint(3, (len(x), 1), generator=labels).float()], 1) for x in features
+        ]
+    start = time.perf_counter()
+    d = distance_to_population(features, kind, seed=args.first_seed)
+    took = time.perf_counter() - start
+    shift = torch.zeros(features[0].shape[1])
+    shift[:FEATURES] = 0.2
+    moved = [x + shift if k % 4 == 0 else x for k, x in enumerate(features)]
+    found = (distance_to_population(moved, kind, seed=args.first_seed).p_value < 0.05).numpy()
+    fourth, few = np.arange(100) % 4 == 0, n < 300
+    p = d.p_value.numpy()
+    return (
+        f"{took:.0f} s | {spearmanr(d.value, n).statistic:+.2f} | {spearmanr(d.calibrated, n).statistic:+.2f} "
+        f"| {float(d.z.mean()):+.2f} | {float(d.z.std()):.2f} | {kstest(p, 'uniform').pvalue:.2f} "
+        f"| {(p < 0.05).mean():.2f} | {found[fourth & few].mean():.2f} | {found[fourth & ~few].mean():.2f} "
+        f"| {found[~fourth].mean():.2f}"
+    )
 
 
 def speed_row(kind: str, sizes: Sequence[int]) -> str:
     features = [torch.randn(n, FEATURES) for n in sizes]
     start = time.perf_counter()
-    distance_to_population(features, kind)
+    name, options = KINDS[kind]
+    distance_to_population(features, name, **options)
     return f"{time.perf_counter() - start:.1f} s"
 
 
@@ -97,32 +134,66 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--london", type=Path, help="load_hourly.parquet of the London sample")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--london", type=Path, help="load_hourly.parquet of the London sample, one more law")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=["null", "power", "speed"])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["sliced", "gaussian"])
+    parser.add_argument(
+        "--first-seed", type=int, default=0, help="populations are drawn with seeds from here on"
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="how many populations")
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--draws", type=int, default=256)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    laws = {"normal": normal_law, "log-normal": log_normal_law, "three clusters": clustered_law}
+    for table in args.tables:
+        print(flush=True)
+        TABLES[table](args)
+
+
+def null_table(args: argparse.Namespace) -> None:
+    laws: dict[str, Callable[[torch.Generator], Law]] = {
+        "normal": normal_law,
+        "log-normal": log_normal_law,
+        "three clusters": clustered_law,
+    }
     if args.london:
         laws["London days"] = resampled_law(london_profiles(args.london))
     print(
-        "| law | n | distance | raw | no gate | calibrated | z mean | z std | KS | p < .05 |\n|" + "---|" * 10
+        "| law | n | distance | raw | no gate | calibrated | z mean | z std | KS | rejected | p < .05 |\n|"
+        + "---|" * 11
     )
     for name, make in laws.items():
         for low, high in ((30, 3000), (30, 31)):
-            for kind in ("sliced", "gaussian"):
+            for kind in args.kinds:
                 shown = f"{low} to {high}" if high > low + 1 else f"{low}"
                 print(f"| {name} | {shown} | {kind} | {null_row(make, kind, low, high, args)} |", flush=True)
-    print("\n| shift | distance | n = 30 | 100 | 300 | 1000 |\n|" + "---|" * 6)
+
+
+def power_table(args: argparse.Namespace) -> None:
+    print("| shift | distance | n = 30 | 100 | 300 | 1000 |\n|" + "---|" * 6)
     for shift in (0.0, 0.1, 0.2, 0.4):
-        for kind in ("sliced", "gaussian"):
+        for kind in args.kinds:
             print(f"| {shift} | {kind} | {power_row(kind, shift, args)} |", flush=True)
-    print("\n| clients x samples x features | distance | time |\n|" + "---|" * 3)
+
+
+def samples_table(args: argparse.Namespace) -> None:
+    print(
+        "| distance | time | raw | calibrated | z mean | z std | KS p | p < .05 | power < 300 | power > 300 | others |\n|"
+        + "---|" * 11
+    )
+    for kind in ("sliced", *(name for name, cls in DISTANCES.items() if not issubclass(cls, DistanceKind))):
+        print(f"| {kind} | {samples_row(kind, args)} |", flush=True)
+
+
+def speed_table(args: argparse.Namespace) -> None:
+    print("| clients x samples x features | distance | time |\n|" + "---|" * 3)
     unequal = np.random.default_rng(0).integers(100, 300, 5567).tolist()
     for label, sizes in (("5567 x 200 x 24", [200] * 5567), ("5567 x (100 to 300) x 24", unequal)):
-        for kind in ("sliced", "gaussian"):
+        for kind in args.kinds:
             print(f"| {label} | {kind} | {speed_row(kind, sizes)} |", flush=True)
+
+
+TABLES = {"null": null_table, "power": power_table, "samples": samples_table, "speed": speed_table}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ multiplies the null by ``n (1/n + 1/M)``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -42,12 +43,15 @@ class Null:
         mean: in squared units of the features, ``(grid,)``.
         std: likewise.
         skew: third standardised moment, ``(grid,)``.
+        ripple: of a size, by which mean and deviation are divided because it jumps between one size and the next, see
+            :meth:`personalization.DistanceKind.ripple`; None where nothing does.
     """
 
     sizes: Tensor
     mean: Tensor
     std: Tensor
     skew: Tensor
+    ripple: Callable[[Tensor], Tensor] | None = None
 
     def at(self, n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, standard deviation and skewness of ``d^2`` at sizes n, any shape."""
@@ -57,7 +61,8 @@ class Null:
         width = (knots[right] - knots[left]).clamp_min(1e-12)
         share = ((n.log() - knots[left]) / width).clamp(0, 1)
         mean, std = (_power_law(x[left], x[right], share) for x in (self.mean, self.std))
-        return mean / n, std / n, torch.lerp(self.skew[left], self.skew[right], share)
+        scale = (1.0 if self.ripple is None else self.ripple(n)) / n
+        return mean * scale, std * scale, torch.lerp(self.skew[left], self.skew[right], share)
 
 
 def _power_law(left: Tensor, right: Tensor, share: Tensor) -> Tensor:
@@ -96,10 +101,11 @@ def fit_null(
         raise ValueError(f"draws={draws}: a null needs at least two draws, some hundred to be of use.")
     generator = seeded(seed, "null")
     squared = torch.stack([n * _null_draws(kind, reference, n, draws, generator) for n in sizes])
-    return null_of(torch.tensor(sizes, dtype=squared.dtype, device=squared.device), squared)
+    grid = torch.tensor(sizes, dtype=squared.dtype, device=squared.device)
+    return null_of(grid, squared, lambda n: kind.ripple(reference, n))
 
 
-def null_of(sizes: Tensor, scaled: Tensor) -> Null:
+def null_of(sizes: Tensor, scaled: Tensor, ripple: Callable[[Tensor], Tensor] | None = None) -> Null:
     """The null's moments on a grid, smoothed over it: what varies slowly with n need not be as noisy as its draws.
 
     With five sizes or more, the logarithms of mean and deviation follow the polynomial over ``log n`` of least degree,
@@ -108,16 +114,19 @@ def null_of(sizes: Tensor, scaled: Tensor) -> Null:
     Args:
         sizes: the grid, increasing, ``(grid,)``.
         scaled: draws of ``n d^2``, ``(grid, draws)``.
+        ripple: see :class:`Null`.
     """
+    if ripple is not None:
+        scaled = scaled / ripple(sizes)[:, None]
     mean, std = scaled.mean(1), scaled.std(1)
     cubes = ((scaled - mean[:, None]) ** 3).mean(1)
     skew = torch.where(std > 0, cubes / torch.where(std > 0, std, 1.0) ** 3, 0.0)
     if len(sizes) < 5 or not bool((std > 0).all() & (mean > 0).all()):
-        return Null(sizes, mean, std, skew)
+        return Null(sizes, mean, std, skew, ripple)
     draws = scaled.shape[1]
     noise = std / mean / draws**0.5, (skew.square() / 4 + 0.5).sqrt() / draws**0.5
     mean, std = (_smooth(sizes.log(), x.log(), e).exp() for x, e in zip((mean, std), noise, strict=True))
-    return Null(sizes, mean, std, _polynomial(sizes.log(), skew, 1))
+    return Null(sizes, mean, std, _polynomial(sizes.log(), skew, 1), ripple)
 
 
 def _smooth(x: Tensor, y: Tensor, noise: Tensor) -> Tensor:

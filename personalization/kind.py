@@ -38,6 +38,14 @@ class DistanceKind(ABC):
     def draw(self, reference: Statistics, n: int, draws: int, generator: torch.Generator) -> Statistics:
         """Statistics, leading axis ``draws``, of samples of size n from the law that the reference describes."""
 
+    def ripple(self, reference: Statistics, sizes: Tensor) -> Tensor:
+        """How ``n d^2`` under the null goes up and down with n ``(sizes,)``, in any unit; 1 where it varies slowly.
+
+        The null is drawn on a grid of few sizes and interpolated. What jumps between one size and the next, as
+        order statistics do, is divided out before and multiplied back after.
+        """
+        return torch.ones_like(sizes)
+
     def linear_variance(self, samples: Tensor, own: Statistics, reference: Statistics) -> Tensor:
         """Variance ``(...)`` of the squared distance to first order in the samples ``(..., n, F)``, for its error.
 

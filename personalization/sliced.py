@@ -157,6 +157,33 @@ class SlicedDistance(DistanceKind):
         ordered = sort_last(loading @ scaled)[..., quantile_ranks(n, midpoint_levels(self.quantiles))]
         return {"sketch": _to_marginals(normal_scores(ordered, tail), reference)}
 
+    def ripple(self, reference: Statistics, sizes: Tensor) -> Tensor:
+        """Mean of ``n d^2`` along the average projection, integrated over the law of its order statistics.
+
+        A sketch reads whole ranks. Where n just exceeds a multiple of the number of levels the ranks lie nearest to
+        their levels: from n = 250 to 257, at 128 levels, ``n E0[d^2]`` of a normal law falls by 11 %, of a log-normal
+        one by 19 %. Above 1,024 samples it no longer moves.
+        """
+        curve = wide(reference["sketch"]).mean(-2).cpu()
+        curve = curve - curve.mean()
+        score = torch.linspace(-6, 6, 301, dtype=torch.float64)
+        like = {"sketch": curve[None], "scores": reference["scores"].cpu()}
+        gap = (_to_marginals(score[None], like).double()[0] - curve[:, None]).abs() ** self.order
+        distinct, back = sizes.detach().cpu().clamp(2, 1024).round().long().unique(return_inverse=True)
+        found = []
+        for n in distinct.tolist():
+            law = _order_law(score, n, quantile_ranks(n, midpoint_levels(self.quantiles)) + 1)
+            found.append(n * (law * gap).sum(1).mean() ** (2 / self.order))
+        ripple = torch.stack(found)
+        return torch.where(ripple > 0, ripple, 1.0)[back].to(sizes)
+
+
+def _order_law(score: Tensor, n: int, ranks: Tensor) -> Tensor:
+    """Chances, on an even grid of scores, of order statistics of n standard normal samples, ``(ranks, grid)``."""
+    below, above = torch.special.log_ndtr(score), torch.special.log_ndtr(-score)
+    logits: Tensor = (ranks[:, None] - 1) * below + (n - ranks[:, None]) * above - score**2 / 2
+    return logits.softmax(1)
+
 
 def expected_scores(n: int, levels: Tensor) -> Tensor:
     """What a sketch of n standard normal samples shows on average (Blom 1958), shape ``(Q,)``, float64.

@@ -218,3 +218,53 @@ def test_smoothing_keeps_a_power_law_and_averages_noise():
     assert torch.allclose(null.std, 0.1 * n.sqrt(), rtol=0.1)
     exact = null_of(n[:2], draws[:2])
     assert torch.equal(exact.mean, draws[:2].mean(1))
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_the_null_jumps_where_the_ranks_of_a_sketch_do(order):
+    # from 63 samples to 65 at 32 levels: a null drawn at 40 and 120 that is a power law between knows nothing of it
+    g = torch.Generator().manual_seed(0)
+    built = build_distance("sliced", projections=16, quantiles=32, order=order)
+
+    def law(*shape):
+        return torch.randn(*shape, FEATURES, generator=g)
+
+    reference = built.statistics(law(40_000))
+    null = fit_null(built, reference, [40, 120], draws=3000)
+    sizes = torch.tensor([63.0, 65.0], dtype=torch.float64)
+    drawn = [n * built.squared(built.statistics(law(3000, n)), reference).double() for n in (63, 65)]
+    mean, deviation = (torch.stack([f(x) for x in drawn]) for f in (torch.mean, torch.std))
+    assert float(mean[1] / mean[0]) < 0.95
+    found = null.at(sizes)
+    assert torch.allclose(found[0] * sizes, mean, atol=float(0.1 * deviation.max()))
+    assert torch.allclose(found[1] * sizes, deviation, rtol=0.12)
+    plain = Null(null.sizes, null.mean, null.std, null.skew).at(sizes)[0] * sizes
+    assert float(plain[0] / plain[1]) == pytest.approx(1, abs=0.02)
+
+
+def test_ripples_repeat_for_equal_sizes_and_end_where_samples_are_many():
+    built = build_distance("sliced")
+    reference = built.statistics(torch.randn(500, FEATURES, generator=torch.Generator().manual_seed(1)))
+    sizes = torch.tensor([250.0, 257, 250, 1024, 5000])
+    ripple = built.ripple(reference, sizes)
+    assert ripple.dtype == sizes.dtype
+    assert ripple[0] == ripple[2]
+    assert ripple[3] == ripple[4]
+    assert float(ripple[1] / ripple[0]) < 0.95
+    constant = built.statistics(torch.ones(9, FEATURES))
+    assert bool((built.ripple(constant, sizes) > 0).all())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("heavy", [False, True])
+def test_two_thousand_p_values_are_uniform(heavy):
+    p_values = []
+    for seed in range(200, 210):
+        g = torch.Generator().manual_seed(seed)
+        factor = torch.randn(24, 24, generator=g) / 24**0.5
+        sizes = np.exp(np.random.default_rng(seed).uniform(np.log(30), np.log(3000), 200)).astype(int)
+        features = [torch.randn(n, 24, generator=g) @ factor for n in sizes]
+        if heavy:
+            features = [torch.exp(0.7 * x.clamp(-3, 3)) for x in features]
+        p_values.append(distance_to_population(features, seed=seed).p_value.numpy())
+    assert kstest(np.concatenate(p_values), "uniform").pvalue > 0.01
