@@ -17,6 +17,7 @@ from .lgfedavg import LGFedAvg
 from .local import Local
 from .neighbours import Neighbours
 from .tuned_ditto import TunedDitto
+from .tuned_neighbours import TunedNeighbours
 
 __all__ = [
     "ALGORITHMS",
@@ -40,5 +41,6 @@ __all__ = [
     "Phase",
     "Rows",
     "TunedDitto",
+    "TunedNeighbours",
     "register_algorithm",
 ]

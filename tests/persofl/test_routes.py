@@ -15,7 +15,7 @@ from persofl import (
     RoundParts,
     run_round,
 )
-from persofl.algorithms import Algorithm, ClusterFedAvg, Neighbours, Phase
+from persofl.algorithms import Algorithm, ClusterFedAvg, FineTune, Neighbours, Phase, TunedNeighbours
 from persofl.algorithms.base import shared_step
 from persofl.method import Method, method_params, parse_method, search_space
 from persofl.pairwise import measure_pairwise
@@ -76,6 +76,19 @@ def test_near_clients_end_with_near_models(federate, run):
     apart = torch.cdist(outcome.predictors, outcome.predictors)
     within = max(float(apart[group][:, group].max()) for group in GROUPS)
     assert within < float(apart[GROUPS[0]][:, GROUPS[1]].min())
+
+
+def test_tuned_neighbours_lie_between_neighbours_and_finetune(federate, run):
+    steps = {"local_steps": 4, "personal_lr": 0.05}
+    plain = run(federate(Neighbours(local_steps=4, scale=0.5)), 3)
+    untuned = run(federate(TunedNeighbours(**steps, scale=0.5, personal_steps=0)), 3)
+    assert torch.equal(untuned.predictors, plain.predictors)
+    tuned = run(federate(TunedNeighbours(**steps, scale=0.5, personal_steps=5)), 3)
+    assert torch.equal(tuned.server, plain.server)  # what is tuned stays with the client
+    assert not torch.allclose(tuned.predictors, plain.predictors, atol=1e-3)
+    finetune = run(federate(FineTune(**steps, personal_steps=5)), 3)
+    endless = run(federate(TunedNeighbours(**steps, scale=math.inf, personal_steps=5)), 3)
+    close(endless.predictors, finetune.predictors)
 
 
 # --- cohorts, clients held out -----------------------------------------------------------------------------
@@ -318,6 +331,13 @@ def test_methods_are_tuned_by_name():
     assert set(search_space("cluster_fedavg")) == {"lr"}
     assert search_space("neighbours").keys() == {"lr", "graph", "scale"}
     assert search_space("neighbours")["graph"] == {"choices": ["kernel", "inverse", "row_qp"]}
+    assert search_space("tuned_neighbours").keys() == {
+        "lr",
+        "graph",
+        "scale",
+        "personal_lr",
+        "personal_steps",
+    }
     method = parse_method("neighbours", {"graph": "row_qp", "scale": 0.3}, DistanceConfig(kind="gaussian"))
     assert method.algorithm == Neighbours(graph="row_qp", scale=0.3)
     assert method_params(parse_method("cluster_fedavg", {"max_clusters": 4}))["max_clusters"] == 4
@@ -332,6 +352,10 @@ def test_bad_options_come_in_one_message():
         "max_clusters=0: give at least 1",
     ):
         assert part in str(error.value)
+    with pytest.raises(
+        PersoflError, match=r"scale=-1.0: must be positive; personal_steps=-1: must not be negative"
+    ):
+        TunedNeighbours(scale=-1.0, personal_steps=-1)
     with pytest.raises(PersoflError, match=r"graph=kernels: choose of inverse, kernel, row_qp; scale=0"):
         Neighbours(graph="kernels", scale=0)
 
