@@ -1,92 +1,29 @@
-"""The work that is timed: one FedAvg round, by persofl's engine and by a plain loop over clients."""
+"""The work that is timed: rounds and an evaluation by persofl's engine, and their data."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-
+import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from data_loaders import ForecastWindows, SimulatedHouseholds, WindowSpec, make_windows
+from data_loaders import (
+    ClientExamples,
+    ForecastWindows,
+    SampleSpec,
+    SimulatedHouseholds,
+    WindowSpec,
+    make_examples,
+    make_windows,
+)
+from data_loaders.samples import ClientSamples
 from persofl import RoundConfig, Shape, build_federation, build_model, parse_method, run_round
-from persofl.data import Stream
+from persofl.data import ClientData, Stream, facts_of
+from persofl.evaluation import evaluate
+from persofl.federation import Federation
 
-CLIENTS, STEPS, BATCH, LOOKBACK, HORIZON, LR = 100, 20, 32, 168, 24, 0.05
+from .plain import BATCH, FRAMES, HORIZON, LOOKBACK, LR, MELS, PROX, STEPS, WORDS, Round
 
-
-class PlainMLP(nn.Module):
-    """What anyone would write."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(LOOKBACK, 64), nn.ReLU(), nn.Linear(64, HORIZON))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x.flatten(1))
-
-
-class PlainRecurrent(nn.Module):
-    """torch's own fused recurrent layer and a linear head."""
-
-    def __init__(self, kind: type[nn.RNNBase]) -> None:
-        super().__init__()
-        self.body = kind(1, 32, batch_first=True)
-        self.head = nn.Linear(32, HORIZON)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.body(x)[0][:, -1])
-
-
-class PlainLinear(nn.Module):
-    """One affine map."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = nn.Linear(LOOKBACK, HORIZON)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(x.flatten(1))
-
-
-class PlainDLinear(nn.Module):
-    """Trend and remainder, each with an affine map."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.average = nn.AvgPool1d(25, stride=1)
-        self.trend, self.rest = nn.Linear(LOOKBACK, HORIZON), nn.Linear(LOOKBACK, HORIZON)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x[..., 0]
-        trend = self.average(nn.functional.pad(x.unsqueeze(1), (12, 12), mode="replicate"))[:, 0]
-        return self.trend(trend) + self.rest(x - trend)
-
-
-class PlainTCN(nn.Module):
-    """Residual dilated causal convolutions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Conv1d(1, 16, 1)
-        self.body = nn.ModuleList(nn.Conv1d(16, 16, 5, dilation=5**i) for i in range(3))
-        self.head = nn.Linear(16, HORIZON)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.embed(x.mT)
-        for conv in self.body:
-            x = x + torch.relu(conv(nn.functional.pad(x, (4 * conv.dilation[0], 0))))
-        return self.head(x[..., -1])
-
-
-PLAIN: dict[str, Callable[[], nn.Module]] = {
-    "linear": PlainLinear,
-    "dlinear": PlainDLinear,
-    "tcn": PlainTCN,
-    "mlp": PlainMLP,
-    "gru": lambda: PlainRecurrent(nn.GRU),
-    "lstm": lambda: PlainRecurrent(nn.LSTM),
-}
+CLIENTS = 100
 
 
 def households(clients: int = CLIENTS) -> ForecastWindows:
@@ -95,16 +32,43 @@ def households(clients: int = CLIENTS) -> ForecastWindows:
     return make_windows(series, WindowSpec(lookback=LOOKBACK, horizon=HORIZON))
 
 
-def engine_round(
-    data: ForecastWindows, model: str, oracle: str, chunk: int | None = None, method: str = "fedavg"
-) -> Callable[[], None]:
-    """A round of persofl's engine."""
-    federation = build_federation(
+def keywords(clients: int = CLIENTS, each: int = 120) -> ClientExamples:
+    """Noise of the shape of log-mel spectrograms: what they say is nothing to the clock."""
+    g = torch.Generator().manual_seed(0)
+    names = tuple(f"speaker-{k:03d}" for k in range(clients))
+    samples = ClientSamples(
+        name="noise",
+        inputs=torch.randn(clients * each, FRAMES, MELS, generator=g),
+        targets=torch.randint(WORDS, (clients * each,), generator=g),
+        offsets=torch.arange(clients + 1) * each,
+        clients=names,
+        attributes=pd.DataFrame(index=list(names)),
+        classes=tuple(map(str, range(WORDS))),
+    )
+    return make_examples(samples, SampleSpec(split="stratified"))
+
+
+def federate(
+    data: ClientData, model: str, oracle: str = "auto", chunk: int | None = None, method: str = "fedavg"
+) -> Federation:
+    """A population, a model and a method as persofl's engine has them."""
+    facts = facts_of(data)
+    outputs = max(1, len(facts.classes))
+    values = {"lr": LR, "local_steps": STEPS} | ({"prox": PROX} if method == "ditto" else {})
+    return build_federation(
         data,
-        build_model(model, Shape(LOOKBACK, HORIZON)),
-        parse_method(method, {"lr": LR, "local_steps": STEPS}),
+        build_model(model, Shape(*facts.shape, outputs)),
+        parse_method(method, values),
+        loss="cross_entropy" if facts.classes else "mse",
         config=RoundConfig(batch_size=BATCH, oracle=oracle, chunk=chunk),
     )
+
+
+def engine_round(
+    data: ClientData, model: str, oracle: str = "auto", chunk: int | None = None, method: str = "fedavg"
+) -> Round:
+    """A round of persofl's engine."""
+    federation = federate(data, model, oracle, chunk, method)
     server = federation.initial_row()
 
     def run() -> None:
@@ -113,37 +77,19 @@ def engine_round(
     return run
 
 
-def plain_round(data: ForecastWindows, model: str, clients: int = CLIENTS) -> Callable[[], None]:
-    """A round written by hand: a deep copy and an SGD for every client, batches sliced without a DataLoader.
-
-    The windows of every client are made beforehand, so the loop pays for indexing only.
-    """
-    server = PLAIN[model]()
-    examples = [
-        data.gather(data.positions("train", torch.tensor([k]), torch.arange(1500)[None])[0])
-        for k in range(clients)
-    ]
-    tensors = [(x.contiguous(), y.contiguous()) for x, y in examples]
+def engine_evaluation(data: ClientData, model: str) -> Round:
+    """All metrics of every client's personal model on its test span."""
+    federation = federate(data, model, method="ditto")
+    server = federation.initial_row()
+    run_round(federation, server, 0, server.sub_)
 
     def run() -> None:
-        total = [torch.zeros_like(parameter) for parameter in server.parameters()]
-        for x, y in tensors:
-            local = copy.deepcopy(server)
-            optimizer = torch.optim.SGD(local.parameters(), lr=LR)
-            for chosen in torch.randint(len(x), (STEPS, BATCH)):
-                optimizer.zero_grad()
-                (local(x[chosen]) - y[chosen]).square().mean().backward()
-                optimizer.step()
-            for sum_, parameter in zip(total, local.parameters(), strict=True):
-                sum_ += parameter.detach() / len(tensors)
-        with torch.no_grad():
-            for parameter, mean in zip(server.parameters(), total, strict=True):
-                parameter.copy_(mean)
+        evaluate(federation, server, "test")
 
     return run
 
 
-def hand_round(data: ForecastWindows, chunk: int = 50) -> Callable[[], None]:
+def hand_round(data: ForecastWindows, chunk: int = 50) -> Round:
     """The bound: an MLP's local training written out with in-place products, for no other model or method.
 
     No autograd, no plan, no aggregation; batches are drawn and gathered as the engine does.

@@ -14,6 +14,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,40 +24,113 @@ from rich.table import Table
 
 from persofl.denormals import flushed_denormals
 
-from .rounds import (
+from .plain import (
     BATCH,
-    CLIENTS,
+    FRAMES,
     HORIZON,
     LOOKBACK,
+    MELS,
     STEPS,
-    engine_round,
-    hand_round,
-    households,
-    plain_round,
+    Round,
+    apfl_loop,
+    ditto_loop,
+    entropy,
+    evaluation_loop,
+    examples_of,
+    fedavg_loop,
 )
+from .rounds import CLIENTS, engine_evaluation, engine_round, hand_round, households, keywords
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 
-WORK = {
-    "linear": ("batched", "vmap"),
-    "dlinear": ("batched",),
-    "mlp": ("batched", "vmap", "loop"),
-    "gru": ("batched",),
-    "lstm": ("batched",),
-    "tcn": ("batched",),
-}
-REPEATS = {"gru": 2, "lstm": 2, "tcn": 2}
-RECURRENT = ("gru", "lstm")
+Runs = dict[str, Round]
 
-FLOPS = {
+MATMULS = {
     "linear": 2 * 2 * LOOKBACK * HORIZON,
     "dlinear": 2 * 2 * 2 * LOOKBACK * HORIZON,
     "mlp": 2 * (2 * LOOKBACK * 64 + 3 * 64 * HORIZON),
     "gru": 3 * 2 * LOOKBACK * (32 + 1) * 96 + 3 * 2 * 32 * HORIZON,
     "lstm": 3 * 2 * LOOKBACK * (32 + 1) * 128 + 3 * 2 * 32 * HORIZON,
     "tcn": 3 * 2 * LOOKBACK * (16 + 3 * 5 * 16 * 16) + 3 * 2 * 16 * HORIZON,
+    "transformer": 3 * 2 * 28 * (6 * 32 + 2 * (4 * 32 * 32 + 2 * 32 * 64 + 2 * 28 * 32)),
+    "dscnn": 2 * 2 * (FRAMES // 2 + 1) * (MELS // 2 + 1) * 24 * 40
+    + 3 * 3 * 2 * (FRAMES // 2 + 1) * (MELS // 2 + 1) * 24 * (9 + 24),
 }
-"""Matrix products of one example, forward and backward (no gradient for the input)."""
+"""Matrix products of one example, forward and backward (no gradient for the input), in FLOP."""
+STEP = CLIENTS * STEPS * BATCH
+"""Examples that a round trains on."""
+RECURRENT = ("gru", "lstm")
+
+
+@dataclass(frozen=True)
+class Work:
+    """A piece of work, done in several ways.
+
+    Attributes:
+        runs: makes them, the plain loop first.
+        flops: of its matrix products.
+        asked: how many times faster than the plain loop the engine is to be.
+        repeats: at most so many.
+    """
+
+    runs: Callable[[], Runs]
+    flops: float
+    asked: float
+    repeats: int = 100
+
+
+def fedavg(model: str, *oracles: str) -> Callable[[], Runs]:
+    """A FedAvg round by a plain loop and by oracles of the engine."""
+
+    def runs() -> Runs:
+        data = keywords() if model == "dscnn" else households()
+        loop = fedavg_loop(model, examples_of(data), *([entropy] if model == "dscnn" else []))
+        found: Runs = {"plain loop": loop}
+        if model in RECURRENT:
+            found["plain, flushed"] = flushed(loop)
+        found |= {oracle: engine_round(data, model, oracle) for oracle in oracles}
+        return found | ({"by hand": hand_round(data)} if model == "mlp" else {})
+
+    return runs
+
+
+def personalised(method: str, loop: Callable[..., Round]) -> Callable[[], Runs]:
+    """A round of a method with personal models."""
+
+    def runs() -> Runs:
+        data = households()
+        return {
+            "plain loop": loop("mlp", examples_of(data)),
+            "batched": engine_round(data, "mlp", method=method),
+        }
+
+    return runs
+
+
+def evaluations() -> Runs:
+    """Errors of every client's personal model on its test span."""
+    data = households()
+    examples = examples_of(data, most=10**9, span="test")
+    return {
+        "plain loop": evaluation_loop("mlp", examples),
+        "plain, batch 512": evaluation_loop("mlp", examples, 512),
+        "batched": engine_evaluation(data, "mlp"),
+    }
+
+
+WORK = {
+    "linear": Work(fedavg("linear", "batched", "vmap"), MATMULS["linear"] * STEP, 20),
+    "dlinear": Work(fedavg("dlinear", "batched"), MATMULS["dlinear"] * STEP, 20),
+    "mlp": Work(fedavg("mlp", "batched", "vmap", "loop"), MATMULS["mlp"] * STEP, 12),
+    "gru": Work(fedavg("gru", "batched"), MATMULS["gru"] * STEP, 8, 2),
+    "lstm": Work(fedavg("lstm", "batched"), MATMULS["lstm"] * STEP, 6, 2),
+    "tcn": Work(fedavg("tcn", "batched", "loop"), MATMULS["tcn"] * STEP, 3, 2),
+    "dscnn": Work(fedavg("dscnn", "batched", "loop"), MATMULS["dscnn"] * STEP, 3, 3),
+    "transformer": Work(fedavg("transformer", "batched", "loop"), MATMULS["transformer"] * STEP, 4, 3),
+    "ditto": Work(personalised("ditto", ditto_loop), 2 * MATMULS["mlp"] * STEP, 10),
+    "apfl": Work(personalised("apfl", apfl_loop), 2 * MATMULS["mlp"] * STEP, 10),
+    "evaluation": Work(evaluations, CLIENTS * 577 * 2 * (LOOKBACK * 64 + 64 * HORIZON), 15),
+}
 
 
 def seconds(run: Callable[[], None]) -> float:
@@ -72,7 +146,7 @@ def matmul_rate(size: int = 1024, repeats: int = 10) -> float:
     return 2 * size**3 / min(seconds(lambda: torch.mm(a, a)) for _ in range(repeats))
 
 
-def flushed(run: Callable[[], None]) -> Callable[[], None]:
+def flushed(run: Round) -> Round:
     """The same work with denormal numbers taken for zero, as the engine does: what of its gain is that alone."""
 
     def flushing() -> None:
@@ -85,13 +159,7 @@ def flushed(run: Callable[[], None]) -> Callable[[], None]:
 def measure(work: str, repeats: int) -> list[dict[str, object]]:
     """Rows for one piece of work; meant for a process of its own."""
     torch.set_num_threads(1)
-    data = households()
-    runs = {"plain loop": plain_round(data, work)}
-    if work in RECURRENT:
-        runs["plain, flushed"] = flushed(runs["plain loop"])
-    runs |= {oracle: engine_round(data, work, oracle) for oracle in WORK[work]}
-    if work == "mlp":
-        runs["by hand"] = hand_round(data)
+    runs = WORK[work].runs()
     for engine, run in runs.items():
         if not engine.startswith("plain"):
             run()  # warm up; the loop does so within its first clients
@@ -99,17 +167,18 @@ def measure(work: str, repeats: int) -> list[dict[str, object]]:
     for _ in range(repeats):
         for engine, run in runs.items():
             times[engine].append(seconds(run))
-    flops, rate = FLOPS[work] * CLIENTS * STEPS * BATCH, matmul_rate()
+    rate = matmul_rate()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return [
         {
-            "work": f"fedavg {work}",
+            "work": work,
             "engine": engine,
             "seconds": statistics.median(values),
             "ratio_to_loop": statistics.median(
                 a / b for a, b in zip(times["plain loop"], values, strict=True)
             ),
-            "share_of_matmul": flops / statistics.median(values) / rate,
+            "asked": WORK[work].asked,
+            "share_of_matmul": WORK[work].flops / statistics.median(values) / rate,
             "peak_mb": peak,
         }
         for engine, values in times.items()
@@ -124,9 +193,17 @@ def in_own_process(work: str, repeats: int) -> list[dict[str, object]]:
 
 def show(rows: list[dict[str, object]]) -> None:
     """Print the table."""
-    title = f"One FedAvg round: {CLIENTS} clients x {STEPS} steps x batch {BATCH}, {LOOKBACK} -> {HORIZON}, one thread"
+    title = f"One round or as named: {CLIENTS} clients x {STEPS} steps x batch {BATCH}, {LOOKBACK} -> {HORIZON}, one thread"
     table = Table(title=title)
-    for name in ("work", "engine", "seconds", "ratio to loop", "share of matmul rate", "process peak MB"):
+    for name in (
+        "work",
+        "engine",
+        "seconds",
+        "ratio to loop",
+        "asked",
+        "share of matmul rate",
+        "process peak MB",
+    ):
         table.add_column(name, justify="left" if name in ("work", "engine") else "right")
     for row in rows:
         table.add_row(
@@ -134,6 +211,7 @@ def show(rows: list[dict[str, object]]) -> None:
             str(row["engine"]),
             f"{row['seconds']:.3f}",
             f"{row['ratio_to_loop']:.1f}x",
+            f"{row['asked']:.0f}x",
             f"{row['share_of_matmul']:.2f}",
             f"{row['peak_mb']:.0f}",
         )
@@ -143,9 +221,7 @@ def show(rows: list[dict[str, object]]) -> None:
 def main() -> None:
     """Measure what was asked for, print it, and write it down."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
-    parser.add_argument(
-        "--work", nargs="+", choices=sorted(WORK), default=list(WORK), help="models to measure"
-    )
+    parser.add_argument("--work", nargs="+", choices=sorted(WORK), default=list(WORK), help="what to measure")
     parser.add_argument(
         "--repeats", type=int, default=7, help="repeats of the fast ones; recurrent ones take 2"
     )
@@ -153,7 +229,7 @@ def main() -> None:
     args = parser.parse_args()
     rows = []
     for work in track(args.work, description="Measuring"):
-        rows += in_own_process(work, min(args.repeats, REPEATS.get(work, args.repeats)))
+        rows += in_own_process(work, min(args.repeats, WORK[work].repeats))
     show(rows)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(rows, indent=1) + "\n")
