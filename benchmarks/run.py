@@ -51,12 +51,12 @@ MATMULS = {
     "mlp": 2 * (2 * LOOKBACK * 64 + 3 * 64 * HORIZON),
     "gru": 3 * 2 * LOOKBACK * (32 + 1) * 96 + 3 * 2 * 32 * HORIZON,
     "lstm": 3 * 2 * LOOKBACK * (32 + 1) * 128 + 3 * 2 * 32 * HORIZON,
-    "tcn": 3 * 2 * LOOKBACK * (16 + 3 * 5 * 16 * 16) + 3 * 2 * 16 * HORIZON,
+    "tcn": 3 * 2 * (125 * 16 + 31 * 5 * 16 * 16 + 16 * HORIZON),
     "transformer": 3 * 2 * 28 * (6 * 32 + 2 * (4 * 32 * 32 + 2 * 32 * 64 + 2 * 28 * 32)),
     "dscnn": 2 * 2 * (FRAMES // 2 + 1) * (MELS // 2 + 1) * 24 * 40
     + 3 * 3 * 2 * (FRAMES // 2 + 1) * (MELS // 2 + 1) * 24 * (9 + 24),
 }
-"""Matrix products of one example, forward and backward (no gradient for the input), in FLOP."""
+"""Matrix products of one example, forward and backward (no gradient for the input), in FLOP; of a TCN those needed."""
 STEP = CLIENTS * STEPS * BATCH
 """Examples that a round trains on."""
 RECURRENT = ("gru", "lstm")

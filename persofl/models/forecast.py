@@ -219,6 +219,8 @@ class TCN(nn.Module):
     """Residual blocks of dilated causal convolutions, and an affine map of the last step.
 
     Block ``i`` is ``x + relu(conv(x))`` with dilation ``kernel**i``, so ``layers`` blocks see ``kernel**layers`` steps.
+    Only what the last step hangs on is computed: every ``kernel``-th place of a block before the next, whose taps are then
+    neighbours in memory. Of 168 steps, three blocks of kernel 5 take 31 places instead of 504.
 
     References:
         Bai, Kolter and Koltun, An empirical evaluation of generic convolutional and recurrent networks, 2018. Ours has
@@ -230,14 +232,21 @@ class TCN(nn.Module):
 
     def __init__(self, shape: Shape, hidden: int = 16, layers: int = 3, kernel: int = 5) -> None:
         super().__init__()
-        self.shape = shape
+        self.shape, self.kernel = shape, kernel
         self.embed = Linear(shape.channels, hidden)
         self.body = nn.ModuleList(CausalConv(hidden, hidden, kernel, kernel**i) for i in range(layers))
         self.head = Linear(hidden, shape.targets)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the module."""
-        x = self.embed(x)
+        steps, stride, places = x.shape[-2], 1, self.kernel ** len(self.body)
+        x = self.embed(x[..., -places:, :])
         for conv in self.body:
-            x = x + torch.relu(conv(x))
+            assert isinstance(conv, CausalConv)
+            # what lies before the first step counts as zero in every block
+            taps = nn.functional.pad(x, (0, 0, places - x.shape[-2], 0)).unflatten(-2, (-1, self.kernel))
+            stride, places = stride * self.kernel, places // self.kernel
+            seen = min(places, (steps - 1) // stride + 1)
+            taps = taps[..., -seen:, :, :]
+            x = taps[..., -1, :] + torch.relu(conv.of_taps(taps.flatten(-2)))
         return self.shape.split(self.head(x[..., -1, :]))

@@ -67,8 +67,13 @@ class CausalConv(nn.Module):
         taps = [
             padded[..., tap * self.dilation : tap * self.dilation + time, :] for tap in range(self.kernel)
         ]
-        columns = torch.cat(taps, -1).flatten(1, -2)
-        return stacked_affine(columns, self.weight, self.bias).view(*x.shape[:-1], -1)
+        return self.of_taps(torch.cat(taps, -1))
+
+    def of_taps(self, taps: Tensor) -> Tensor:
+        """Convolve where the taps lie side by side, the oldest first: ``(..., kernel * inputs)`` to ``(..., outputs)``."""
+        if self.weight.dim() == 2:
+            return nn.functional.linear(taps, self.weight.t(), self.bias)
+        return stacked_affine(taps.flatten(1, -2), self.weight, self.bias).view(*taps.shape[:-1], -1)
 
 
 class _Recurrent(nn.Module):

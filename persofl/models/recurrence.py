@@ -1,10 +1,14 @@
 """Recurrent cells over stacked weights, with the backward pass by hand.
 
 Autograd over 168 time steps keeps a dozen small tensors a step and calls as many kernels again on the way back. Written
-as one function each, the cells keep one block of gates and states, and sum the weights' gradients as they go.
+as one function each, the cells keep one block of gates and one of states, and sum the weights' gradients as they go.
 
 Inside, the batch is the last axis: the gates of a client are then contiguous blocks, over which element-wise kernels run
-at full speed. Shapes outside: ``x (clients, batch, time, inputs)``, ``weight_ih (clients, inputs, gates * hidden)``,
+at full speed. The inputs and a row of ones lie below the state, so that one product of all weights stacked adds what state,
+inputs and biases contribute, and one on the way back gives the gradients of all. tanh is taken by the sigmoid, whose kernel
+is several times faster on CPUs: ``tanh(x) = 2 sigmoid(2x) - 1``, the first factor within the weights.
+
+Shapes outside: ``x (clients, batch, time, inputs)``, ``weight_ih (clients, inputs, gates * hidden)``,
 ``weight_hh (clients, hidden, gates * hidden)``, biases ``(clients, gates * hidden)``; the result is the last hidden
 state ``(clients, batch, hidden)``. Gates are ordered as in ``torch.nn``: reset, update, new; input, forget, cell, output.
 """
@@ -33,11 +37,6 @@ def lstm_sequence(
     return last
 
 
-def _tanh_(x: Tensor) -> Tensor:
-    """Hyperbolic tangent in place, by the sigmoid, whose kernel is eight times faster on CPUs."""
-    return x.mul_(2).sigmoid_().mul_(2).sub_(1)
-
-
 def _sigmoid_backward(grad: Tensor, output: Tensor, out: Tensor) -> None:
     torch.ops.aten.sigmoid_backward.grad_input(grad, output, grad_input=out)
 
@@ -46,44 +45,29 @@ def _tanh_backward(grad: Tensor, output: Tensor, out: Tensor) -> None:
     torch.ops.aten.tanh_backward.grad_input(grad, output, grad_input=out)
 
 
-def _frames(x: Tensor) -> tuple[Tensor, ...]:
-    """The inputs step by step, each ``(clients, inputs, batch)``."""
-    return x.permute(2, 0, 3, 1).contiguous().unbind(0)
+def _from_sigmoid_(s: Tensor, minus_one: Tensor) -> Tensor:
+    """``2 s - 1`` in place and in one pass: tanh of x from the sigmoid of 2x."""
+    return torch.add(minus_one, s, alpha=2, out=s)
 
 
-def _add_inputs(gates: Tensor, frame: Tensor, weight: Tensor) -> Tensor:
-    """Add the inputs' share ``weight^T frame`` to gates ``(clients, n, batch)`` in place."""
-    if frame.shape[1] == 1:  # an outer product, for which a matrix product is several times slower
-        return gates.addcmul_(weight.mT, frame)
-    return gates.baddbmm_(weight.mT, frame)
+def _states(x: Tensor, hidden: int) -> Tensor:
+    """Zero states with the inputs and a one below each, ``(time + 1, clients, hidden + inputs + 1, batch)``."""
+    clients, batch, time, inputs = x.shape
+    states = x.new_empty(time + 1, clients, hidden + inputs + 1, batch)
+    states[0, :, :hidden] = 0
+    states[:-1, :, hidden:-1] = x.permute(2, 0, 3, 1)
+    states[:, :, -1] = 1
+    return states
 
 
-class _InputSums:
-    """Gradients of the inputs' weights and biases, summed over time.
+def _by_step(*blocks: Tensor) -> list[tuple[Tensor, ...]]:
+    """Views of every step of blocks ``(time, ...)``: made in one call, where an index each would cost as a product does."""
+    return [block.unbind(0) for block in blocks]
 
-    Args:
-        weight: ``(clients, inputs, n)``.
-        batch: examples a client.
-    """
 
-    def __init__(self, weight: Tensor, batch: int) -> None:
-        clients, inputs, n = weight.shape
-        self.bias = weight.new_zeros(clients, n, batch)
-        self.outer = weight.new_zeros(clients, n, batch) if inputs == 1 else None
-        self.weight = torch.zeros_like(weight)
-
-    def add(self, frame: Tensor, gates: Tensor) -> None:
-        """Add one step: frame ``(clients, inputs, batch)``, gradients of the gates ``(clients, n, batch)``."""
-        self.bias.add_(gates)
-        if self.outer is not None:
-            self.outer.addcmul_(gates, frame)
-        else:
-            self.weight.baddbmm_(frame, gates.mT)
-
-    def result(self) -> tuple[Tensor, Tensor]:
-        """Gradients of weight ``(clients, inputs, n)`` and bias ``(clients, n)``."""
-        weight = self.weight if self.outer is None else self.outer.sum(2).unsqueeze(1)
-        return weight, self.bias.sum(2)
+def _parts(gates: Tensor, hidden: int) -> list[tuple[Tensor, ...]]:
+    """Views of every step of each gate."""
+    return _by_step(*gates.split(hidden, 2))
 
 
 class _GRUSequence(Function):
@@ -93,58 +77,66 @@ class _GRUSequence(Function):
     ) -> Tensor:
         clients, batch, time, _ = x.shape
         hidden = weight_hh.shape[1]
-        frames = _frames(x)
-        states = x.new_zeros(time + 1, clients, hidden, batch)
-        gates = x.new_empty(time, clients, 3 * hidden, batch)
-        inner = x.new_empty(time, clients, hidden, batch)  # the state's share of "new", before the reset gate
-        # What the state and the inputs add to reset and update is summed; for "new" the reset gate comes between.
-        both = (bias_ih + bias_hh)[:, : 2 * hidden].unsqueeze(2)
-        start = torch.cat([both, bias_hh[:, 2 * hidden :].unsqueeze(2)], 1)
-        bias_new = bias_ih[:, 2 * hidden :].unsqueeze(2)
-        weight_two, weight_new = weight_ih.split([2 * hidden, hidden], 2)
-        for step in range(time):
-            gate = torch.baddbmm(start, weight_hh.mT, states[step], out=gates[step])
-            two, new = gate.split([2 * hidden, hidden], 1)
-            inner[step].copy_(new)
-            _add_inputs(two, frames[step], weight_two).sigmoid_()
-            new.mul_(two[:, :hidden])
-            _tanh_(_add_inputs(new.add_(bias_new), frames[step], weight_new))
-            torch.lerp(new, states[step], two[:, hidden:], out=states[step + 1])
-        ctx.save_for_backward(x, weight_ih, weight_hh, gates, states, inner)
-        return states[-1].mT.contiguous()
+        states, minus_one = _states(x, hidden), x.new_tensor(-1.0)
+        # Reset and update see all at once; of "new" the state's share comes first, for the reset gate multiplies it.
+        two = slice(0, 2 * hidden)
+        both, bias = torch.cat([weight_hh, weight_ih], 1), bias_ih + bias_hh
+        zero_state, zero_input = (
+            torch.zeros_like(weight_hh[..., :hidden]),
+            torch.zeros_like(weight_ih[..., :hidden]),
+        )
+        rows = [
+            torch.cat([both[..., two], bias[:, None, two]], 1),
+            torch.cat([weight_hh[..., 2 * hidden :], zero_input, bias_hh[:, None, 2 * hidden :]], 1),
+            torch.cat([zero_state, weight_ih[..., 2 * hidden :], bias_ih[:, None, 2 * hidden :]], 1),
+        ]
+        weight = torch.cat(rows, 2).mT.contiguous()
+        gates = x.new_empty(time, clients, 4 * hidden, batch)
+        steps = zip(*_by_step(states[:-1], gates, gates[:, :, two]), *_parts(gates, hidden), strict=True)
+        before, *after = states[:, :, :hidden].unbind(0)
+        for (seen, gate, sigmoids, reset, update, inner, new), state in zip(steps, after, strict=True):
+            torch.bmm(weight, seen, out=gate)
+            sigmoids.sigmoid_()
+            _from_sigmoid_(new.addcmul_(reset, inner).mul_(2).sigmoid_(), minus_one)
+            before = torch.lerp(new, before, update, out=state)
+        ctx.save_for_backward(x, weight_ih, weight_hh, gates, states)
+        return states[-1, :, :hidden].mT.contiguous()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight_ih, weight_hh, gates, states, inner = ctx.saved_tensors
-        hidden, frames = weight_hh.shape[1], _frames(x)
+        x, weight_ih, weight_hh, gates, states = ctx.saved_tensors
+        hidden = weight_hh.shape[1]
         grad = grad.mT.contiguous()
-        side = torch.empty_like(gates[0])  # gradients before the activations, as the state sees them
-        reset_side, update_side, new_side = side.split(hidden, 1)
-        pre_new, scratch = torch.empty_like(grad), torch.empty_like(grad)
-        sums_two = _InputSums(weight_ih[..., : 2 * hidden], x.shape[1])
-        sums_new = _InputSums(weight_ih[..., 2 * hidden :], x.shape[1])
-        bias_new = torch.zeros_like(grad)
-        grad_hh = torch.zeros_like(weight_hh)
+        pre = torch.empty_like(gates[0])  # gradients before the activations
+        pre_reset, pre_update, pre_inner, pre_new = pre.split(hidden, 1)
+        scratch = torch.empty_like(grad)
+        sums = weight_hh.new_zeros(len(states[0]), states.shape[2], 4 * hidden)
         grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        for step in range(len(frames) - 1, -1, -1):
-            state = states[step]
-            reset, update, new = gates[step].split(hidden, 1)
-            _sigmoid_backward(torch.sub(state, new, out=scratch).mul_(grad), update, update_side)
+        steps = list(
+            zip(*_by_step(states[:-1], states[:-1, :, :hidden]), *_parts(gates, hidden), strict=True)
+        )
+        pre_turned, pre_of_state = pre.mT, pre[:, : 3 * hidden]
+        for step in range(len(steps) - 1, -1, -1):
+            seen, before, reset, update, inner, new = steps[step]
+            _sigmoid_backward(torch.sub(before, new, out=scratch).mul_(grad), update, pre_update)
             _tanh_backward(torch.addcmul(grad, grad, update, value=-1, out=scratch), new, pre_new)
-            _sigmoid_backward(torch.mul(pre_new, inner[step], out=scratch), reset, reset_side)
-            torch.mul(pre_new, reset, out=new_side)
-            sums_two.add(frames[step], side[:, : 2 * hidden])
-            sums_new.add(frames[step], pre_new)
-            bias_new.add_(new_side)
-            grad_hh.baddbmm_(state, side.mT)
-            grad.mul_(update).baddbmm_(weight_hh, side)
+            _sigmoid_backward(torch.mul(pre_new, inner, out=scratch), reset, pre_reset)
+            torch.mul(pre_new, reset, out=pre_inner)
+            sums.baddbmm_(seen, pre_turned)
+            grad.mul_(update).baddbmm_(weight_hh, pre_of_state)
             if grad_x is not None:
-                pre = torch.cat([side[:, : 2 * hidden], pre_new], 1)
-                grad_x[:, :, step] = torch.bmm(weight_ih, pre).mT
-        (weight_two, bias_two), (weight_new, bias_in) = sums_two.result(), sums_new.result()
-        grad_ih, bias_ih = torch.cat([weight_two, weight_new], 2), torch.cat([bias_two, bias_in], 1)
-        return grad_x, grad_ih, grad_hh, bias_ih, torch.cat([bias_two, bias_new.sum(2)], 1)
+                direct = torch.cat([pre[:, : 2 * hidden], pre_new], 1)
+                grad_x[:, :, step] = torch.bmm(weight_ih, direct).mT
+        of_state, of_new = sums[..., : 3 * hidden], sums[..., 3 * hidden :]
+        of_input = torch.cat([sums[..., : 2 * hidden], of_new], 2)
+        return (
+            grad_x,
+            of_input[:, hidden:-1].contiguous(),
+            of_state[:, :hidden].contiguous(),
+            of_input[:, -1].contiguous(),
+            of_state[:, -1].contiguous(),
+        )
 
 
 class _LSTMSequence(Function):
@@ -154,49 +146,50 @@ class _LSTMSequence(Function):
     ) -> Tensor:
         clients, batch, time, _ = x.shape
         hidden = weight_hh.shape[1]
-        frames = _frames(x)
-        states = x.new_zeros(time + 1, clients, hidden, batch)
-        cells = torch.zeros_like(states)
+        states, minus_one = _states(x, hidden), x.new_tensor(-1.0)
+        cells = x.new_zeros(time + 1, clients, hidden, batch)
         squashed = x.new_empty(time, clients, hidden, batch)
         gates = x.new_empty(time, clients, 4 * hidden, batch)
-        bias = (bias_ih + bias_hh).unsqueeze(2)
-        for step in range(time):
-            gate = torch.baddbmm(bias, weight_hh.mT, states[step], out=gates[step])
-            _add_inputs(gate, frames[step], weight_ih)
-            enter, forget, cell, leave = gate.split(hidden, 1)
-            gate[:, : 2 * hidden].sigmoid_()
-            _tanh_(cell)
-            leave.sigmoid_()
-            torch.mul(forget, cells[step], out=cells[step + 1]).addcmul_(enter, cell)
-            _tanh_(squashed[step].copy_(cells[step + 1]))
-            torch.mul(leave, squashed[step], out=states[step + 1])
+        weight = torch.cat([weight_hh, weight_ih, (bias_ih + bias_hh).unsqueeze(1)], 1)
+        weight[..., 2 * hidden : 3 * hidden] *= 2  # of the cell, whose tanh is taken by the sigmoid
+        weight = weight.mT.contiguous()
+        made = _by_step(cells[1:], squashed, states[1:, :, :hidden])
+        steps = zip(*_by_step(states[:-1], gates), *_parts(gates, hidden), *made, strict=True)
+        before = cells[0]
+        for seen, gate, enter, forget, cell, leave, after, squash, state in steps:
+            torch.bmm(weight, seen, out=gate).sigmoid_()
+            _from_sigmoid_(cell, minus_one)
+            before = torch.mul(forget, before, out=after).addcmul_(enter, cell)
+            torch.mul(after, 2, out=squash).sigmoid_()
+            torch.mul(leave, _from_sigmoid_(squash, minus_one), out=state)
         ctx.save_for_backward(x, weight_ih, weight_hh, gates, states, cells, squashed)
-        return states[-1].mT.contiguous()
+        return states[-1, :, :hidden].mT.contiguous()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight_ih, weight_hh, gates, states, cells, squashed = ctx.saved_tensors
-        hidden, frames = weight_hh.shape[1], _frames(x)
+        hidden = weight_hh.shape[1]
         grad = grad.mT.contiguous()
         pre = torch.empty_like(gates[0])  # gradients before the activations
         pre_enter, pre_forget, pre_cell, pre_leave = pre.split(hidden, 1)
         scratch, grad_cell = torch.empty_like(grad), torch.zeros_like(grad)
-        sums, grad_hh = _InputSums(weight_ih, x.shape[1]), torch.zeros_like(weight_hh)
+        sums = weight_hh.new_zeros(len(states[0]), states.shape[2], 4 * hidden)
         grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        for step in range(len(frames) - 1, -1, -1):
-            enter, forget, cell, leave = gates[step].split(hidden, 1)
-            _sigmoid_backward(torch.mul(grad, squashed[step], out=scratch), leave, pre_leave)
-            _tanh_backward(grad.mul_(leave), squashed[step], scratch)
+        steps = list(zip(*_by_step(states[:-1], cells[:-1], squashed), *_parts(gates, hidden), strict=True))
+        pre_turned = pre.mT
+        for step in range(len(steps) - 1, -1, -1):
+            seen, before, squash, enter, forget, cell, leave = steps[step]
+            _sigmoid_backward(torch.mul(grad, squash, out=scratch), leave, pre_leave)
+            _tanh_backward(grad.mul_(leave), squash, scratch)
             grad_cell.add_(scratch)
             _sigmoid_backward(torch.mul(grad_cell, cell, out=scratch), enter, pre_enter)
-            _sigmoid_backward(torch.mul(grad_cell, cells[step], out=scratch), forget, pre_forget)
+            _sigmoid_backward(torch.mul(grad_cell, before, out=scratch), forget, pre_forget)
             _tanh_backward(torch.mul(grad_cell, enter, out=scratch), cell, pre_cell)
             grad_cell.mul_(forget)
-            sums.add(frames[step], pre)
-            grad_hh.baddbmm_(states[step], pre.mT)
+            sums.baddbmm_(seen, pre_turned)
             torch.bmm(weight_hh, pre, out=grad)
             if grad_x is not None:
                 grad_x[:, :, step] = torch.bmm(weight_ih, pre).mT
-        grad_ih, bias = sums.result()
-        return grad_x, grad_ih, grad_hh, bias, bias.clone()
+        bias = sums[:, -1].contiguous()
+        return grad_x, sums[:, hidden:-1].contiguous(), sums[:, :hidden].contiguous(), bias, bias.clone()

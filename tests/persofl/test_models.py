@@ -185,6 +185,19 @@ def test_a_tcn_sees_its_receptive_field_and_no_more():
     assert (gradient[:-9] == 0).all()
 
 
+@pytest.mark.parametrize("layers", [0, 1, 2, 3])
+@pytest.mark.parametrize("kernel", [1, 2, 3])
+@pytest.mark.parametrize("steps", [1, 2, 5, 9, 26, 27, 40])
+def test_a_tcn_computes_what_whole_convolutions_do(steps, kernel, layers):
+    torch.manual_seed(0)
+    model = build_model("tcn", Shape(steps, 3, 2), hidden=4, layers=layers, kernel=kernel).double()
+    x = randn(5, steps, 2)
+    hidden = model.embed(x)
+    for conv in model.body:
+        hidden = hidden + torch.relu(conv(hidden))  # at every step
+    torch.testing.assert_close(model(x), model.head(hidden[:, -1]), atol=1e-12, rtol=1e-12)
+
+
 @pytest.mark.parametrize("kernel", [1, 3, 4, 5, 25])
 def test_the_moving_average_is_pandas(kernel):
     x = randn(2, 30, 3)

@@ -243,6 +243,7 @@ def test_batchnorm_trains_under_the_loop_with_statistics_of_each_clients_own(met
         "local",
         "neighbours",
         "tuned_ditto",
+        "tuned_neighbours",
     )
     spread = (means - means.mean(0)).abs().amax(1)
     assert bool((spread > 1e-6).any()) == personal
