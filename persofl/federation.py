@@ -198,7 +198,7 @@ def build_federation(
     unseen = unseen_of(data)
     oracle = build_oracle(model, loss, example_of(data), config.oracle)
     at_once: Any = getattr(model, "clients_at_once", 25)
-    chunk = config.chunk or int(at_once)
+    chunk = config.chunk or max(1, int(at_once) // method.algorithm.matrices)
     return Federation(
         data=data,
         names=facts.clients,
@@ -212,7 +212,7 @@ def build_federation(
             oracle,
             method.algorithm,
             method.modulators,
-            method.distance,
+            method.distance.dealt(config.seed),
             config.batch_size,
             config.weighting,
         ),

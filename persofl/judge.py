@@ -15,8 +15,8 @@ from .tasks import Judged, Task
 
 WINDOWS_AT_ONCE = 20_000
 """Examples evaluated together, padding included; bounds the memory of an evaluation."""
-NUMBERS_AT_ONCE = 2**23
-"""Numbers in the inputs of such a block, where examples are so long that this makes fewer."""
+NUMBERS_AT_ONCE = 2**20
+"""Numbers in the inputs of such a block, about what the processor's cache holds: half as long again without this."""
 
 
 def buckets(counts: Tensor, most: int) -> list[Tensor]:

@@ -12,6 +12,7 @@ from personalization import MODULATORS, Modulator, build_modulator, modulator_na
 from .algorithms import ALGORITHMS, Algorithm
 from .errors import PersoflError, unknown_name
 from .personaliser import DistanceConfig
+from .wire import BETWEEN, TO_POPULATION
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,29 @@ class Method:
                     f"Method {self.name!r}: two modulators steer the knob {modulator.knob!r}; keep one."
                 )
             seen.add(modulator.knob)
+        self._check_protocol()
+
+    def _check_protocol(self) -> None:
+        """Refuse a protocol that does not find the distances that the method asks for."""
+        protocol = self.distance.protocol.get("name")
+        if protocol is None:
+            return
+        to_population = protocol in TO_POPULATION
+        if self.modulators and not to_population:
+            rest = (
+                " Its algorithm compares clients with each other: no protocol serves both."
+                * self.algorithm.compares()
+            )
+            raise PersoflError(
+                f"Method {self.name!r}: its modulators ask how far each client is from the population, and protocol "
+                f"{protocol!r} compares clients with each other; take {', '.join(TO_POPULATION)}.{rest}"
+            )
+        if self.algorithm.compares() and to_population:
+            rest = " Its modulators need this one: no protocol serves both." * bool(self.modulators)
+            raise PersoflError(
+                f"Method {self.name!r}: its algorithm compares clients with each other, and protocol {protocol!r} compares "
+                f"each with the population; take one of {', '.join(BETWEEN)}.{rest}"
+            )
 
     @property
     def name(self) -> str:

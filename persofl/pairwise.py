@@ -69,13 +69,13 @@ def measure_pairwise(data: ClientData, config: DistanceConfig) -> Between:
         known = _measured.setdefault(data, {})
     except TypeError:  # data of one's own that cannot be a key
         known = {}
-    key = repr(replace(config, permute=False))
+    key = repr(replace(config, permute=False, deal=None))
     if key not in known:
         known[key] = _measure(data, config, facts_of(data).clients)
     if not config.permute:
         return known[key]
     if repr(config) not in known:
-        known[repr(config)] = known[key].permuted(config.seed)
+        known[repr(config)] = known[key].permuted(config.number)
     return known[repr(config)]
 
 

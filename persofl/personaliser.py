@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from personalization import Distances, Modulator, distance_to_population
+from personalization.population import build_kind
 
 from .algorithms import Algorithm
 from .controls import given_distances, is_given
@@ -21,7 +22,7 @@ from .features import FEATURES, MODEL_FEATURES, Snapshot
 from .oracles import Oracle
 from .pairwise import Between, measure_pairwise
 from .plan import Plan
-from .wire import ProtocolConfig, Toll, measure_by_protocol
+from .wire import OF_SUMS, TO_POPULATION, ProtocolConfig, Toll, check_sums, measure_by_protocol
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class DistanceConfig:
             or a control, for which nothing is measured (:mod:`persofl.controls`): ``"size"`` or ``"attribute:NAME"``.
         refresh: measure again every so many rounds, the first time in round 0; for features of the model, and only these.
         permute: the control: deal the distances to other clients at random.
-        seed: of projections, of the null's draws and of the permutation.
+        deal: which deal; None deals anew for every seed of the run, so that a mean over seeds is one over deals.
+        seed: of projections and of the null's draws.
         options: of the kind, such as ``projections``.
         protocol: how they are measured without sharing samples, the fields of :class:`persofl.wire.ProtocolConfig`, such
             as ``{"name": "summed_reference", "epsilon": 2}``; empty computes them here, with the same result as
@@ -48,6 +50,7 @@ class DistanceConfig:
     kind: str = "sliced"
     features: str = "auto"
     permute: bool = False
+    deal: int | None = None
     seed: int = 0
     options: dict[str, Any] = field(default_factory=dict)
     refresh: int = 0
@@ -72,6 +75,15 @@ class DistanceConfig:
                     f"features={self.features!r} are given, so that no protocol measures them; leave it out",
                 ),
                 (
+                    self.deal is not None and not self.permute,
+                    f"deal={self.deal} deals nothing without permute",
+                ),
+                (
+                    self.features == "conditional" and bool(self.protocol),
+                    "features='conditional' take sums over all clients before a protocol starts, which it neither counts "
+                    "nor protects; choose others, or leave the protocol out",
+                ),
+                (
                     is_given(self.features) and (self.kind != "sliced" or bool(self.options)),
                     f"features={self.features!r} are given, so that kind and options have no effect; leave them out",
                 ),
@@ -80,8 +92,32 @@ class DistanceConfig:
         ]
         if problems:
             raise PersoflError("; ".join(problems) + ".")
-        if self.protocol:
-            ProtocolConfig.of(self.protocol)
+        known = [*FEATURES, *MODEL_FEATURES, "size", "attribute:NAME"]
+        if self.features not in known and not is_given(self.features):
+            raise unknown_name("features", self.features, known)
+        protocol = ProtocolConfig.of(self.protocol) if self.protocol else None
+        if protocol is not None and protocol.name not in TO_POPULATION:
+            if self.kind != "sliced" or self.options:
+                raise PersoflError(
+                    f"protocol {protocol.name!r} has a distance of its own, so that kind and options have no effect; leave "
+                    "them out, and give the protocol's own in protocol.options."
+                )
+            return
+        options = {name: value for name, value in self.options.items() if name not in OF_SUMS}
+        built = build_kind(self.kind, self.seed, options)
+        if protocol is not None:
+            check_sums(protocol.name, self.kind, built)
+
+    def dealt(self, seed: int) -> DistanceConfig:
+        """The same with the deal of a run's seed, where none is chosen."""
+        if not self.permute or self.deal is not None:
+            return self
+        return dataclasses.replace(self, deal=seed)
+
+    @property
+    def number(self) -> int:
+        """Of the deal."""
+        return self.seed if self.deal is None else self.deal
 
 
 def measure_distances(
@@ -118,7 +154,7 @@ def _measure(
         distances = given_distances(data, config.features)
     else:
         distances = measure(_features(data, config.features, model), config, names)
-    return distances.permuted(config.seed) if config.permute else distances
+    return distances.permuted(config.number) if config.permute else distances
 
 
 def _plainly(features: list[Tensor], config: DistanceConfig, names: Sequence[str] | None) -> Distances:

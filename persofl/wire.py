@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from torch import Tensor
 
 from personalization import Distances
+from personalization.kind import AnyDistance, DistanceKind
 from personalization.population import build_kind
 from personalization.protocols import (
     ClassGaussians,
@@ -35,7 +36,8 @@ BETWEEN: Mapping[str, type[Protocol]] = {
     "fedwad": FedWaD,
 }
 """Protocols that compare clients with each other, for graphs, clusters and gates."""
-_OF_SUMS = ("weighting", "draws", "gate")
+OF_SUMS = ("weighting", "draws", "gate")
+"""Options of a comparison with the population, beside those of its kind."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class ProtocolConfig:
         clip: norm that a sample's features are clipped to; None takes 1.5 times the root of their number.
         unit: what noise protects, one ``"client"`` or one ``"sample"``.
         limit: the largest epsilon that the run may spend; by default only counted.
+        options: of the protocol itself, such as ``projections`` of sketches or ``rounds`` of FedWaD; what is compared with
+            the population is the distance's own ``kind`` and ``options``.
     """
 
     name: str
@@ -57,11 +61,16 @@ class ProtocolConfig:
     clip: float | None = None
     unit: str = "sample"
     limit: float = math.inf
+    options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known = [*TO_POPULATION, *BETWEEN]
         if self.name not in known:
             raise unknown_name("protocol", self.name, known)
+        for key in ("epsilon", "delta", "clip", "limit"):
+            value = getattr(self, key)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise PersoflError(f"protocol {self.name!r}: {key}={value!r} is not a number.")
         if self.epsilon is None and self.limit != math.inf:
             raise PersoflError(
                 f"protocol {self.name!r}: limit={self.limit:g} counts noise, and without epsilon there is none. Give "
@@ -69,6 +78,13 @@ class ProtocolConfig:
             )
         self.noise(1, 0, 0)  # refuses what is out of range
         self.budget()
+        if self.name in BETWEEN:
+            self.between(1, 0)
+        elif self.options:
+            raise PersoflError(
+                f"protocol {self.name!r} has no options of its own ({', '.join(sorted(self.options))}); give those of the "
+                "distance, and weighting, draws and gate, in distance.options."
+            )
 
     @staticmethod
     def of(given: Mapping[str, Any]) -> ProtocolConfig:
@@ -92,6 +108,26 @@ class ProtocolConfig:
         clip = self.clip if self.clip is not None else 1.5 * math.sqrt(features)
         unit: Any = self.unit
         return GaussianNoise(self.epsilon, self.delta, clip, unit, seed=seed * 1_000_003 + release)
+
+    def between(self, features: int, seed: int) -> Protocol:
+        """The protocol between clients whose samples have so many features.
+
+        Raises:
+            PersoflError: a protocol that only compares with the population, an option that it does not have.
+            ValueError: an option out of range.
+        """
+        if self.name not in BETWEEN:
+            raise PersoflError(
+                f"protocol {self.name!r} compares each client with the population; graphs, clusters and gates need one of "
+                f"{', '.join(BETWEEN)}."
+            )
+        kind = BETWEEN[self.name]
+        known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
+        for option in self.options:
+            if option not in known - {"seed", "noise"}:
+                raise unknown_name(f"option of protocol {self.name!r}", option, known - {"seed", "noise"})
+        given = {"seed": seed, "noise": self.noise(features, seed, 0), **self.options}
+        return kind(**{name: value for name, value in given.items() if name in known})
 
     def budget(self) -> PrivacyBudget | None:
         """A budget from which nothing was spent; None without noise."""
@@ -151,19 +187,29 @@ def measure_by_protocol(
             f"protocol {config.name!r} compares clients with each other; to compare each with the population take "
             f"{', '.join(TO_POPULATION)}."
         )
-    of_sums = {name: value for name, value in options.items() if name in _OF_SUMS}
-    built = build_kind(kind, seed, {name: value for name, value in options.items() if name not in _OF_SUMS})
-    if isinstance(built, SampleDistance):
-        raise PersoflError(
-            f"kind={kind!r} needs the samples in one place; the protocol {config.name!r} has sums only. Take 'sliced' or "
-            "'gaussian'."
-        )
+    of_sums = {name: value for name, value in options.items() if name in OF_SUMS}
+    own = {name: value for name, value in options.items() if name not in OF_SUMS}
+    built = check_sums(config.name, kind, build_kind(kind, seed, own))
     noise = config.noise(features[0].shape[1], seed, release)
     protocol = SummedReference(kind=built, noise=noise, seed=seed, **of_sums)
     outcome = protocol.run(features, budget=budget, record=False)
     if outcome.distances is None:
         raise PersoflError(f"protocol {config.name!r} found no distances.")
     return outcome.distances, _toll(config.name, protocol, outcome, budget)
+
+
+def check_sums(protocol: str, kind: str, built: AnyDistance) -> DistanceKind:
+    """The distance, if a protocol of sums can compute it.
+
+    Raises:
+        PersoflError: it needs samples.
+    """
+    if isinstance(built, SampleDistance):
+        raise PersoflError(
+            f"kind={kind!r} needs the samples in one place; the protocol {protocol!r} has sums only. Take 'sliced' or "
+            "'gaussian'."
+        )
+    return built
 
 
 def measure_pairs_by_protocol(
@@ -181,15 +227,7 @@ def measure_pairs_by_protocol(
         PersoflError: a protocol that only compares with the population, or one that takes no noise.
         BudgetExhaustedError: the budget does not cover it.
     """
-    if config.name not in BETWEEN:
-        raise PersoflError(
-            f"protocol {config.name!r} compares each client with the population; graphs, clusters and gates need one of "
-            f"{', '.join(BETWEEN)}."
-        )
-    kind = BETWEEN[config.name]
-    known = {item.name for item in fields(kind)}  # type: ignore[arg-type]
-    given = {"seed": seed, "noise": config.noise(features[0].shape[1], seed, 0)}
-    protocol = kind(**{name: value for name, value in given.items() if name in known})
+    protocol = config.between(features[0].shape[1], seed)
     outcome = protocol.run(features, budget=budget, record=False)
     if outcome.pairwise is None:
         raise PersoflError(f"protocol {config.name!r} found no distances.")

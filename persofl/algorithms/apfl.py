@@ -34,6 +34,7 @@ class APFL(Algorithm):
     adaptive: bool = True
 
     knobs: ClassVar[frozenset[str]] = frozenset({"lr", "local_steps", "mix", "weight"})
+    matrices: ClassVar[int] = 2  # shared, personal and their mixture, of which a step reads two at a time
 
     def checks(self) -> list[tuple[str, object, bool, str]]:
         """See :class:`Algorithm`."""
@@ -54,10 +55,11 @@ class APFL(Algorithm):
 
     def _step(self, rows: Rows, batch: Batch, oracle: Oracle, plan: Plan) -> Tensor:
         shared, personal, mix = rows["shared"], rows["personal"], rows["mix"]
-        mixture = torch.lerp(shared, personal, mix)
+        gap = personal - shared
+        mixture = torch.addcmul(shared, gap, mix)
         losses, grads = oracle.grad(mixture, batch)
         oracle.carry_statistics(mixture, personal)
-        slope = ((personal - shared) * grads).sum(1, keepdim=True)
+        slope = torch.bmm(gap.unsqueeze(1), grads.unsqueeze(2)).squeeze(2)
         descend("shared", rows, batch, oracle, plan.lr)
         personal.addcmul_(
             grads, plan.lr * mix, value=-1

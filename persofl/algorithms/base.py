@@ -70,6 +70,7 @@ class Algorithm(ABC):
     knobs: ClassVar[frozenset[str]] = frozenset({"lr", "local_steps", "weight"})
     federated: ClassVar[bool] = True
     chooses: ClassVar[bool] = False
+    matrices: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         problems = [
@@ -141,6 +142,10 @@ class Algorithm(ABC):
     def gates(self) -> str:
         """Whose evidence decides how a client mixes its experts, see :mod:`persofl.gating`; empty where it does not."""
         return ""
+
+    def compares(self) -> bool:
+        """Whether it asks how far clients are from each other."""
+        return False
 
     def routes(self, relations: Relations) -> Routes:
         """Which of the server's rows clients start from and send to; one for all, unless clients differ in that."""

@@ -55,6 +55,10 @@ class ClusterFedAvg(Algorithm):
         """See :class:`Algorithm`."""
         return (Phase("shared", "local_steps", shared_step),)
 
+    def compares(self) -> bool:
+        """See :class:`Algorithm`."""
+        return True
+
     def routes(self, relations: Relations) -> Routes:
         """A row a cluster."""
         pairwise, seen = relations.pairwise(), (~relations.unseen).nonzero().flatten()

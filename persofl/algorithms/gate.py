@@ -96,6 +96,10 @@ class Gate(Algorithm):
         """The global model, the fine-tuned one and the client's own."""
         return anchor, state["personal"], state["own"]
 
+    def compares(self) -> bool:
+        """See :class:`Algorithm`."""
+        return self.pool == "neighbours"
+
     def gates(self) -> str:
         """See :class:`Algorithm`."""
         return self.pool

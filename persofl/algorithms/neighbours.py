@@ -47,6 +47,10 @@ class Neighbours(Algorithm):
         """See :class:`Algorithm`."""
         return (Phase("shared", "local_steps", shared_step),)
 
+    def compares(self) -> bool:
+        """See :class:`Algorithm`."""
+        return True
+
     def routes(self, relations: Relations) -> Routes:
         """A row a client; distances are measured in the first round."""
 

@@ -56,7 +56,7 @@ class LinearForecaster(nn.Module):
 
     batched = True
     reversible = True
-    clients_at_once = 100
+    clients_at_once = 50
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class DLinear(nn.Module):
 
     batched = True
     reversible = True
-    clients_at_once = 100
+    clients_at_once = 50
 
     def __init__(self, shape: Shape, kernel: int = 25) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class MLP(nn.Module):
 
     batched = True
     reversible = True
-    clients_at_once = 100
+    clients_at_once = 50
 
     def __init__(self, shape: Shape, hidden: Sequence[int] = (64,)) -> None:
         super().__init__()
@@ -228,7 +228,7 @@ class TCN(nn.Module):
     """
 
     batched = True
-    clients_at_once = 10
+    clients_at_once = 5
 
     def __init__(self, shape: Shape, hidden: int = 16, layers: int = 3, kernel: int = 5) -> None:
         super().__init__()

@@ -37,7 +37,7 @@ class Transformer(nn.Module):
     """
 
     batched = True
-    clients_at_once = 10
+    clients_at_once = 7
 
     def __init__(
         self,
