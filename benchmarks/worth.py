@@ -20,7 +20,7 @@ from studies.reading import is_shown
 from studies.results import Results, read_results
 from studies.tracking import open_store
 
-BASELINES = ("local", "fedavg", "finetune", "ditto", "apfl", "best_of", "tuned_ditto")
+BASELINES = ("local", "fedavg", "finetune", "ditto", "apfl", "best_of", "tuned_ditto", "blend")
 """Tuned methods that know no distance; the constants of a knob are its controls instead."""
 
 

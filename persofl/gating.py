@@ -112,6 +112,7 @@ def fit_gate(federation: Federation, curves: Curves) -> Gate:
         (0.0,) if pool == "nobody" else STRENGTHS,
         safe=(0, int(last)),
         harm=float(getattr(federation.algorithm, "harm", 0.0)),
+        judges=~federation.unseen,
     )
     return Gate(curves.weights, chosen)
 

@@ -105,7 +105,15 @@ class FederatedModule(pl.LightningModule):
             object.__setattr__(self, "federation", dataclasses.replace(self.federation, ranks=ranks))
 
     def on_train_start(self) -> None:
-        """Gradients are ours: Lightning's wrapper for several processes must not wait for a backward pass."""
+        """Refuse rounds whose noise the privacy budget does not cover, before the first.
+
+        Gradients are ours: Lightning's wrapper for several processes must not wait for a backward pass.
+
+        Raises:
+            BudgetExhaustedError: the refreshes of distances would exceed the protocol's limit.
+        """
+        if self.trainer.max_steps > 0:
+            self.federation.personaliser.afford(self.trainer.max_steps)
         wrapper: Any = self.trainer.model
         if hasattr(wrapper, "require_backward_grad_sync"):
             wrapper.require_backward_grad_sync = False

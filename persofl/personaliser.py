@@ -216,6 +216,19 @@ class Personaliser:
         self.tolls += [found.toll] if found.toll else []
         return found
 
+    def afford(self, rounds: int) -> None:
+        """Refuse so many rounds if the noise of their refreshes exceeds the protocol's limit.
+
+        Raises:
+            BudgetExhaustedError: it does.
+        """
+        if self._protocol is None or not (self._modulators and self._config.refresh):
+            return
+        budget, noise = self._protocol.budget(), self._protocol.noise(1, 0, 0)
+        if budget is not None and noise is not None:
+            times = -(-rounds // self._config.refresh)
+            budget.spend(self._protocol.name, noise.multiplier, times=times, unit=noise.unit)
+
     def _measured(self, row: Tensor) -> Distances:
         model = Snapshot.of(self._oracle, row) if self._config.refresh else None
         return _measure(self._data, self._config, facts_of(self._data).clients, model, self._ask)

@@ -1,7 +1,8 @@
 """How far does each client's law lie from the population's, and what should that change in its training?
 
-Distances by optimal transport that need no raw data to leave a client, calibrated by sample size, and
-modulators that turn them into coefficients. Imports torch and NumPy; usable without the rest of persofl.
+Distances by optimal transport, calibrated by sample size, and modulators that turn them into coefficients. "sliced" and
+"gaussian" need sums only, so that no raw data leave a client; the others compare samples. Imports torch, NumPy and POT
+(with SciPy, which POT brings); usable without the rest of persofl.
 
     distances = distance_to_population(features)                  # list of (n_k, F) tensors
     mix = build_modulator("mix_by_distance", tau=1.0)(base, distances)      # (clients, 1) -> (clients, 1)

@@ -41,6 +41,7 @@ class QuantileDepth(Modulator):
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The column of depths ``(clients, 1)``, whole numbers in the dtype of ``base``."""
         u = column(distances.relative, base).squeeze(1)
+        u = u if u.dtype == torch.float64 else u.float()  # torch takes no quantiles of half precision
         most = base.squeeze(1).to(u)
         depth = torch.zeros_like(u)
         for layer in range(1, int(most.max()) + 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -27,10 +28,10 @@ def check_order(order: float) -> None:
     """Refuse an order below 1, for which the Wasserstein cost is no metric.
 
     Raises:
-        ValueError: ``order`` is below 1 or not a number.
+        ValueError: ``order`` is below 1, infinite or not a number.
     """
-    if not order >= 1:
-        raise ValueError(f"order={order} is no Wasserstein order; use order >= 1 (1 or 2 are usual).")
+    if not 1 <= order < math.inf:
+        raise ValueError(f"order={order} is no Wasserstein order; use 1 <= order < inf (1 or 2 are usual).")
 
 
 def check_features(features: Sequence[Tensor], names: Sequence[str] | None = None) -> None:
@@ -80,3 +81,18 @@ def _check_client(x: object, first: Tensor, who: str) -> None:
         raise ValueError(
             f"{who} has {bad} NaN or infinite value(s), the first in row {row}; drop or fill such rows beforehand."
         )
+    most, limit = float(x.detach().abs().max()), torch.finfo(x.dtype).max ** 0.5 / 100
+    if x.dtype != torch.float16 and most > limit:  # whose squares are taken in float64
+        raise ValueError(
+            f"{who} has values up to {most:.3g}, whose squares {x.dtype} cannot hold; scale them to below {limit:.0e}."
+        )
+
+
+def check_gate(gate: float) -> None:
+    """Refuse a gate that is no number.
+
+    Raises:
+        ValueError: it is NaN.
+    """
+    if math.isnan(gate):
+        raise ValueError("gate=nan is no z-score; 1 is usual, 0 only takes off the null's mean.")

@@ -56,7 +56,7 @@ class TrendMixing(Modulator):
     slope: float = field(default=0.3, metadata={"search": {"low": 0.0, "high": 1.0, "log": False}})
 
     def __post_init__(self) -> None:
-        require(self, "slope", least=0)
+        require(self, "slope", least=0, finite=True)
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The mixing column ``(clients, 1)``."""
@@ -88,7 +88,7 @@ class ShrinkageMixing(Modulator):
     ratio: float = field(default=1.0, metadata={"search": {"low": 0.01, "high": 100.0, "log": True}})
 
     def __post_init__(self) -> None:
-        require(self, "ratio", least=0)
+        require(self, "ratio", least=0, finite=True)
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The mixing column ``(clients, 1)``."""

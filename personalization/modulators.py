@@ -7,6 +7,7 @@ A modulator belongs to one knob of a method. The engine hands it the knob's valu
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import fields
@@ -106,7 +107,12 @@ def modulator_name(modulator: Modulator) -> str:
 
 
 def require(
-    modulator: Modulator, name: str, *, above: float | None = None, least: float | None = None
+    modulator: Modulator,
+    name: str,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    finite: bool = False,
 ) -> None:
     """Refuse a parameter out of its range.
 
@@ -115,6 +121,7 @@ def require(
         name: of the field.
         above: the value must be greater than this.
         least: the value must be at least this.
+        finite: infinity is no limit case of it: at u = 0 it would be NaN.
 
     Raises:
         ValueError: names the modulator, the field, its value and the range. NaN is always out of range.
@@ -124,6 +131,8 @@ def require(
         raise ValueError(f"{type(modulator).__name__}: {name}={value} must be greater than {above}.")
     if least is not None and not value >= least:
         raise ValueError(f"{type(modulator).__name__}: {name}={value} must be at least {least}.")
+    if finite and not math.isfinite(value):
+        raise ValueError(f"{type(modulator).__name__}: {name}={value} must be finite.")
 
 
 def column(x: Tensor, base: Tensor) -> Tensor:

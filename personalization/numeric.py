@@ -96,6 +96,9 @@ def pairwise_squared(rows: Tensor, *, block: int = 1024) -> Tensor:
     is needed. Rounding leaves about ``eps`` times the squared norms: centre the rows first.
     """
     norms = rows.square().sum(1)
+    if rows.requires_grad and torch.is_grad_enabled():  # blocks that are written into have no gradient
+        whole = (norms[:, None] + norms - 2 * rows @ rows.T).clamp_min(0)
+        return (whole + whole.T) / 2 * (1 - torch.eye(len(rows), dtype=rows.dtype, device=rows.device))
     squared = rows.new_empty(len(rows), len(rows))
     for i in range(0, len(rows), block):
         for j in range(i, len(rows), block):
@@ -112,5 +115,5 @@ def pairwise_squared(rows: Tensor, *, block: int = 1024) -> Tensor:
 def rounding(features: Sequence[Tensor]) -> float:
     """Squared distance below which two laws differ by rounding only."""
     eps, wide_eps = torch.finfo(features[0].dtype).eps, torch.finfo(torch.float64).eps
-    mean_square = float(sum(float(wide(x).square().mean()) for x in features)) / len(features)
+    mean_square = sum(float(wide(x.detach()).square().mean()) for x in features) / len(features)
     return max((16 * eps) ** 2, 64 * wide_eps) * mean_square

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .calibration import Null, fit_null, size_grid, z_score
-from .errors import check_features
+from .errors import check_features, check_gate
 from .kind import AnyDistance, DistanceKind, Statistics
 from .numeric import rounding, safe_root, wide
 from .population import build_kind, client_statistics, labels_of, standardised
@@ -92,6 +92,7 @@ def pairwise_distances(
     Raises:
         ValueError: as :func:`personalization.distance_to_population`.
     """
+    check_gate(gate)
     check_features(features, names)
     built = build_kind(kind, seed, options)
     samples = standardised(features, labels_of(built)) if standardise else list(features)
@@ -141,6 +142,7 @@ def _between_statistics(
     mean = combine(
         summarise({name: x[rows] for name, x in own.items()}, n[rows]).summed() for rows in parts
     ).mean()
+    mean = {name: x.detach() for name, x in mean.items()}
     grid = size_grid(float(n.min()), float(n.max()))
     null = fit_null(kind, mean, grid, draws=options.draws, seed=options.seed)
     each, std, _ = null.at(n.to(null.mean.dtype))
@@ -174,6 +176,8 @@ def _fill(found: Pairwise, rows: slice, mean: Tensor, std: Tensor, gate: float) 
 def _finished(found: Pairwise) -> Pairwise:
     for matrix in (found.null_mean, found.z, found.calibrated):
         matrix.fill_diagonal_(0)
+    if found.value.requires_grad:
+        return replace(found, value=safe_root(found.value))
     found.value.sqrt_()
     return found
 

@@ -68,12 +68,14 @@ class Evidence:
         counts: examples, ``(clients, 2)`` float64.
         safe: numbers of the safe options, the safest first.
         harm: what a harmed client counts beside its relative error.
+        judges: whose examples strength, graph and caution are learnt from, ``(clients,)`` bool.
     """
 
     curves: Tensor
     counts: Tensor
     safe: Sequence[int]
     harm: float
+    judges: Tensor
 
     def under(self, graph: Tensor) -> tuple[Tensor, ...]:
         """What the others' evidence says by a graph: on either half and on all, each ``(clients, options)``."""
@@ -94,7 +96,7 @@ class Evidence:
 
     def score(self, said: tuple[Tensor, ...], strength: float, caution: float) -> float:
         """Mean relative error of each half under the choice of the other, plus the weighted share that is harmed."""
-        known = self.counts > 0
+        known = (self.counts > 0) & self.judges.unsqueeze(1)
         if not known.any():
             return 0.0
         chosen = self.curves.gather(2, self.crossed(said, strength, caution).unsqueeze(2)).squeeze(2)
@@ -113,6 +115,7 @@ def pooled_choices(
     safe: Sequence[int] = (0,),
     cautions: Sequence[float] = CAUTIONS,
     harm: float = 0.0,
+    judges: Tensor | None = None,
 ) -> Pooled:
     """Choose one of several options for every client.
 
@@ -126,13 +129,16 @@ def pooled_choices(
         safe: numbers of the options that a client would have had anyway, the safest first.
         cautions: to try.
         harm: what a harmed client counts beside its relative error; with 0, cautions but the least seldom pay.
+        judges: whose examples strength, graph and caution are learnt from, ``(clients,)`` bool; all by default. Clients
+            that are held out choose like the others, and teach nobody.
 
     Raises:
         ValueError: shapes that do not fit, nothing to choose from.
     """
     _check(errors, examples, graphs, (strengths, cautions, safe), harm)
     counts = examples.to(torch.float64)
-    evidence = Evidence(_relative(errors.to(torch.float64), examples), counts, safe, harm)
+    everyone = torch.ones(len(errors), dtype=torch.bool) if judges is None else judges
+    evidence = Evidence(_relative(errors.to(torch.float64), examples), counts, safe, harm, everyone)
     said = [evidence.under(graph.to(counts)) for graph in graphs]
     trials = list(product(range(len(said)), strengths, cautions))
     scores = [evidence.score(said[number], strength, caution) for number, strength, caution in trials]
@@ -195,7 +201,9 @@ def _check(
         raise ValueError(
             f"errors has shape {tuple(errors.shape)}; give (clients, 2, options), at least one of each."
         )
-    if examples.shape != (clients, 2) or bool((examples < 0).any()):
+    if bool((errors < 0).any()):
+        raise ValueError(f"errors go down to {float(errors.min()):g}; a sum of errors is not negative.")
+    if examples.shape != (clients, 2) or not bool((examples >= 0).all()):
         raise ValueError(
             f"examples has shape {tuple(examples.shape)} and least value {float(examples.min())}; give the number of "
             f"examples in either half, ({clients}, 2), none negative."
@@ -210,7 +218,9 @@ def _check(
             raise ValueError(
                 f"Graph {number} has shape {tuple(graph.shape)}; give ({clients}, {clients}) for {clients} clients."
             )
-    if min(strengths) < 0 or min(cautions) < 0 or max(cautions) >= 1 or not harm >= 0:
+        if not bool((graph >= 0).all()):
+            raise ValueError(f"Graph {number} holds a negative weight or NaN; weights are shares.")
+    if not (all(c >= 0 for c in strengths) and all(0 <= d < 1 for d in cautions) and harm >= 0):
         raise ValueError(
             f"strengths={tuple(strengths)}, cautions={tuple(cautions)}, harm={harm}: strengths and harm are not negative, "
             "a caution is a share from 0 to below 1."

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .calibration import Measured, calibrate, fit_null, size_grid
 from .distances import Distances
-from .errors import check_features
+from .errors import check_features, check_gate
 from .kind import DISTANCES, AnyDistance, DistanceKind, Statistics, build_distance
 from .numeric import rounding, size_groups, wide
 from .reference import Summary, Weighting, combine, summarise
@@ -63,6 +63,7 @@ def distance_to_population(
             nearest one.
     """
     check_features(features, names)
+    check_gate(gate)
     built = build_kind(kind, seed, options)
     samples = standardised(features, labels_of(built)) if standardise else list(features)
     if len(samples) == 1:
@@ -135,6 +136,10 @@ def build_kind(kind: str | AnyDistance, seed: int, options: dict[str, object]) -
         ValueError: unknown name or option; options beside a distance already built.
     """
     if not isinstance(kind, str):
+        if not isinstance(kind, DistanceKind | SampleDistance):
+            raise ValueError(
+                f"kind={kind!r} is no distance; give a name such as 'sliced', or an instance of one."
+            )
         if options:
             raise ValueError(f"Options {sorted(options)} come with a distance already built; set them there.")
         return kind

@@ -55,7 +55,7 @@ class InverseProx(Modulator):
 
     def __post_init__(self) -> None:
         require(self, "eps", least=0)
-        require(self, "ceiling", above=0)
+        require(self, "ceiling", above=0, finite=self.eps == 0)
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The proximal column ``(clients, 1)``."""
@@ -87,7 +87,7 @@ class BayesProx(Modulator):
     ceiling: float = field(default=10.0, metadata={"search": {"low": 1.0, "high": 100.0, "log": True}})
 
     def __post_init__(self) -> None:
-        require(self, "ceiling", above=0)
+        require(self, "ceiling", above=0, finite=True)
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The proximal column ``(clients, 1)``."""

@@ -103,8 +103,9 @@ class SlicedDistance(DistanceKind):
     def __post_init__(self) -> None:
         check_order(self.order)
         for name in ("projections", "quantiles"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r} must be at least 1 and a whole number.")
 
     def statistics(self, samples: Tensor) -> Statistics:
         """Sketch ``(..., L, Q)``, its normal scores ``(..., Q)``, and what the null needs, see ``law_statistics``."""

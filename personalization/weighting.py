@@ -40,7 +40,7 @@ class RectifiedWeight(Modulator):
     offset: float = field(default=0.1, metadata={"search": {"low": 0.0, "high": 2.0}})
 
     def __post_init__(self) -> None:
-        require(self, "slope", least=0)
+        require(self, "slope", least=0, finite=True)
         require(self, "offset", least=0)
         if not math.isfinite(self.offset):
             raise ValueError(

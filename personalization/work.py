@@ -34,7 +34,7 @@ class PersonalWork(Modulator):
     max_factor: float = field(default=4.0, metadata={"search": {"low": 1.5, "high": 8.0, "log": True}})
 
     def __post_init__(self) -> None:
-        require(self, "slope", least=0)
+        require(self, "slope", least=0, finite=True)
         require(self, "max_factor", least=1)
         if not math.isfinite(self.max_factor):
             raise ValueError(
@@ -63,7 +63,7 @@ class SharedWork(Modulator):
     slope: float = field(default=0.5, metadata=_SLOPE)
 
     def __post_init__(self) -> None:
-        require(self, "slope", least=0)
+        require(self, "slope", least=0, finite=True)
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The column of steps ``(clients, 1)``, whole numbers in the dtype of ``base``."""
@@ -86,7 +86,7 @@ class DampedRate(Modulator):
     slope: float = field(default=0.5, metadata=_SLOPE)
 
     def __post_init__(self) -> None:
-        require(self, "slope", least=0)
+        require(self, "slope", least=0, finite=True)
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The column of learning rates ``(clients, 1)``."""

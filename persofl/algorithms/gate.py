@@ -39,7 +39,7 @@ class Gate(Algorithm):
         personal_steps: steps on it a round, and steps of fine-tuning.
         tune_lr: learning rate of fine-tuning.
         pool: whose evidence counts beside the client's own: that of its ``"neighbours"`` by pairwise distance, of
-            ``"everyone"`` alike, or of ``"nobody"``.
+            ``"everyone"`` alike, or of ``"nobody"``; a client without validation examples follows the others in any case.
         harm: what a client that is worse off than with the global model or its own counts beside its error, in mean
             errors, when the gate is learnt; 0 minds the mean error alone.
     """

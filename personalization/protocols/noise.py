@@ -22,6 +22,7 @@ for little noise sends moments.
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,8 +77,13 @@ class GaussianNoise:
         return self.multiplier * math.sqrt(releases) * sensitivity
 
     def draw(self, shape: tuple[int, ...], scale: float, *key: int) -> Tensor:
-        """Noise, float64 on the CPU; a function of the seed and the key alone."""
-        mixed = torch.tensor([self.seed, *key], dtype=torch.int64).tolist()
+        """Noise, float64 on the CPU; a function of the seed, the guarantee and the key.
+
+        The guarantee is part of it: were the same normals scaled for two of them, both releases together would tell what
+        lies below.
+        """
+        guarantee = zlib.crc32(repr((self.epsilon, self.delta, self.clip, self.unit)).encode())
+        mixed = torch.tensor([self.seed, guarantee, *key], dtype=torch.int64).tolist()
         generator = torch.Generator().manual_seed(_hash(mixed))
         return scale * torch.randn(shape, generator=generator, dtype=torch.float64)
 

@@ -44,7 +44,7 @@ def noisy_cloud(cloud: Tensor, noise: GaussianNoise | None, share: float, releas
     if noise is None:
         return cloud
     scale = noise.scale(2 * noise.clip * share * math.sqrt(len(cloud)), releases)
-    return cloud + noise.draw(tuple(cloud.shape), scale, *key).to(cloud)
+    return cloud + noise.draw(tuple(cloud.shape), scale, 0, *key).to(cloud)
 
 
 def noisy_scalar(value: float, noise: GaussianNoise | None, releases: int, *key: int) -> Tensor:
@@ -52,4 +52,4 @@ def noisy_scalar(value: float, noise: GaussianNoise | None, releases: int, *key:
     exact = torch.tensor(value, dtype=torch.float64)
     if noise is None:
         return exact
-    return (exact + noise.draw((), noise.scale(2 * noise.clip, releases), *key)).clamp_min(0)
+    return (exact + noise.draw((), noise.scale(2 * noise.clip, releases), 1, *key)).clamp_min(0)

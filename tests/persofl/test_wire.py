@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import pytest
 import pytorch_lightning as pl
@@ -219,3 +220,96 @@ def test_what_a_protocol_cannot_measure_is_refused(measuring, population):
     limited = DistanceConfig(protocol={"name": "quantile_sketches", "epsilon": 2.0, "limit": 1.0})
     with pytest.raises(BudgetExhaustedError):
         measure_pairwise(population, limited)
+
+
+# --- refused before anything is measured -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("distance", "problem"),
+    [
+        ({"kind": "energi"}, "Unknown distance 'energi'; did you mean 'energy'"),
+        ({"options": {"foo": 1}}, "Unknown option of distance 'sliced' 'foo'"),
+        ({"features": "nonsense"}, "Unknown features 'nonsense'"),
+        ({"deal": 3}, "deal=3 deals nothing without permute"),
+        ({"features": "conditional", "protocol": SUMMED}, "sums over all clients before a protocol starts"),
+        ({"kind": "energy", "protocol": SUMMED}, "needs the samples in one place"),
+        ({"kind": "energy", "protocol": {"name": "quantile_sketches"}}, "kind and options have no effect"),
+        ({"options": {"projections": 8}, "protocol": {"name": "fedwad"}}, "kind and options have no effect"),
+        (
+            {"protocol": {"name": "fedwad", "options": {"steps": 3}}},
+            "Unknown option of protocol 'fedwad' 'steps'",
+        ),
+        ({"protocol": {"name": "fedwad", "epsilon": 1.0}}, "use unit='client'"),
+        ({"protocol": {**SUMMED, "options": {"draws": 3}}}, "has no options of its own"),
+        ({"protocol": {**SUMMED, "epsilon": "two"}}, "epsilon='two' is not a number"),
+    ],
+)
+def test_settings_that_cannot_work_or_do_nothing_are_refused_at_once(distance, problem):
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        DistanceConfig(**distance)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "protocol", "problem"),
+    [
+        ("neighbours", {}, "summed_reference", "its algorithm compares clients with each other"),
+        (
+            "ditto+prox_by_distance",
+            {},
+            "fedwad",
+            "its modulators ask how far each client is from the population",
+        ),
+        ("gate+lr_by_distance", {}, "summed_reference", "no protocol serves both"),
+        ("gate+lr_by_distance", {}, "quantile_sketches", "no protocol serves both"),
+    ],
+)
+def test_a_protocol_must_find_the_distances_that_a_method_asks_for(name, params, protocol, problem):
+    with pytest.raises(PersoflError, match=problem):
+        parse_method(name, params, DistanceConfig(protocol={"name": protocol}))
+
+
+def test_a_gate_without_neighbours_is_served_by_the_population_s_protocol():
+    parse_method("gate+lr_by_distance", {"pool": "everyone"}, DistanceConfig(protocol=SUMMED))
+
+
+def test_a_protocol_takes_options_of_its_own(population):
+    few, many = (
+        measure_pairwise(
+            population, DistanceConfig(protocol={"name": "quantile_sketches", "options": {"projections": n}})
+        )
+        for n in (4, 16)
+    )
+    assert many.toll.up > 3 * few.toll.up
+    assert not torch.equal(many.calibrated, few.calibrated)
+
+
+def test_a_budget_that_rounds_will_exceed_is_refused_before_the_first(population):
+    distance = DistanceConfig("gaussian", "residuals", refresh=1, protocol={**NOISY, "limit": 6.0})
+    method = dataclasses.replace(parse_method("ditto+prox_by_distance"), distance=distance)
+
+    def fit(rounds):
+        module = FederatedModule(
+            population, build_model("mlp", Shape(*population.shape[:2]), hidden=(5,)), method
+        )
+        trainer = pl.Trainer(
+            max_steps=rounds,
+            max_epochs=-1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            accelerator="cpu",
+            limit_val_batches=0,
+        )
+        try:
+            trainer.fit(module)
+        finally:
+            spent.append(len(module.federation.personaliser.tolls))
+
+    spent = []
+    fit(2)
+    with pytest.raises(BudgetExhaustedError, match="x 5 would bring epsilon"):
+        fit(5)
+    assert spent[0] >= 2
+    assert spent[1] == 0  # nothing was sent

@@ -1,3 +1,4 @@
+import math
 from dataclasses import FrozenInstanceError, dataclass, fields
 from typing import ClassVar
 
@@ -279,3 +280,21 @@ def test_trend_mixing_turns_about_the_base(u, base, slope):
 
 def test_trend_mixing_without_a_slope_is_the_constant_knob():
     assert apply("mix_by_trend", [0.0, 1.0, 9.0], base=0.25, slope=0.0).tolist() == [0.25] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("lr_by_distance", {"slope": math.inf}),
+        ("work_by_distance", {"slope": math.inf}),
+        ("shared_work_by_distance", {"slope": math.inf}),
+        ("weight_by_distance", {"slope": math.inf}),
+        ("mix_by_trend", {"slope": math.inf}),
+        ("mix_by_shrinkage", {"ratio": math.inf}),
+        ("prox_by_bayes", {"ceiling": math.inf}),
+        ("prox_by_inverse_distance", {"ceiling": math.inf, "eps": 0.0}),
+    ],
+)
+def test_an_infinity_that_would_be_nan_at_no_distance_is_refused(name, params):
+    with pytest.raises(ValueError, match="must be finite"):
+        build_modulator(name, **params)

@@ -187,3 +187,17 @@ def test_all_pairs_of_a_city_take_seconds():
     pairs = pairwise_of_statistics(own, kind, n)
     assert time.perf_counter() - start < 30  # 4 to 6 s on an idle core
     assert pairs.value.shape == (5567, 5567)
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+@pytest.mark.parametrize("kind", ["sliced", "gaussian", "energy"])
+def test_all_pairs_have_gradients(kind, calibrated):
+    g = torch.Generator().manual_seed(2)
+    features = [(torch.randn(20, 3, generator=g) + k).requires_grad_() for k in range(3)]
+    found = pairwise_distances(features, kind, calibrated=calibrated)
+    grads = torch.autograd.grad(found.value[0, 1], features, allow_unused=True)
+    assert all(torch.isfinite(x).all() for x in grads if x is not None)
+    assert float(grads[0].abs().sum()) > 0
+    with torch.no_grad():
+        plain = pairwise_distances(features, kind, calibrated=calibrated)
+    torch.testing.assert_close(found.value.detach(), plain.value, rtol=1e-3, atol=1e-4)

@@ -202,3 +202,35 @@ def test_bad_input_is_refused():
             pooled_choices(errors, examples, [alike(7)], **wrong)
     with pytest.raises(ValueError, match=r"safe=\(5,\)"):
         pooled_choices(errors, examples, [alike(7)], safe=(5,))
+
+
+def test_clients_that_are_held_out_choose_and_teach_nobody():
+    g = torch.Generator().manual_seed(5)
+    errors, examples = 1 + torch.rand(20, 2, 4, generator=g), torch.full((20, 2), 6)
+    seen = torch.arange(20) < 12
+    graph = (seen.double() / 12).expand(20, -1)
+    plain = pooled_choices(errors, examples, [graph], safe=(0, 3), harm=0.2, judges=seen)
+    other = errors.clone()
+    other[~seen] = 1 + torch.rand(8, 2, 4, generator=g)
+    moved = pooled_choices(other, examples, [graph], safe=(0, 3), harm=0.2, judges=seen)
+    assert (plain.strength, plain.caution) == (moved.strength, moved.caution)
+    assert torch.equal(plain.options[seen], moved.options[seen])
+    alone = pooled_choices(errors[seen], examples[seen], [graph[seen][:, seen]], safe=(0, 3), harm=0.2)
+    assert (plain.strength, plain.caution) == (alone.strength, alone.caution)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"errors": -torch.ones(3, 2, 2)}, "a sum of errors is not negative"),
+        ({"examples": torch.full((3, 2), torch.nan)}, "none negative"),
+        ({"graphs": [torch.full((3, 3), torch.nan)]}, "negative weight or NaN"),
+        ({"graphs": [-torch.eye(3)]}, "negative weight or NaN"),
+        ({"strengths": (0.0, float("nan"))}, "are not negative"),
+        ({"cautions": (float("nan"),)}, "are not negative"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(change, message):
+    given = {"errors": torch.ones(3, 2, 2), "examples": torch.ones(3, 2), "graphs": [torch.eye(3)]}
+    with pytest.raises(ValueError, match=message):
+        pooled_choices(**{**given, **change})

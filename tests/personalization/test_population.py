@@ -1,3 +1,4 @@
+import math
 from dataclasses import dataclass, fields
 
 import pytest
@@ -9,6 +10,7 @@ from personalization import (
     DISTANCES,
     DistanceKind,
     Distances,
+    ExactDistance,
     SlicedDistance,
     build_distance,
     combine,
@@ -269,10 +271,34 @@ def test_a_taken_name_is_refused():
 
 
 @pytest.mark.slow
-def test_a_city_takes_seconds():
-    import time
+def test_a_city_of_one_law_is_calibrated():
+    g = torch.Generator().manual_seed(0)
+    found = distance_to_population(list(torch.randn(5567, 200, 24, generator=g)))
+    assert float((found.p_value < 0.05).float().mean()) == pytest.approx(0.05, abs=0.015)
+    assert abs(float(found.z.mean())) < 0.1
 
-    features = list(torch.randn(5567, 200, 24))
-    start = time.perf_counter()
-    distance_to_population(features)
-    assert time.perf_counter() - start < 30
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gate": math.nan}, "gate=nan is no z-score"),
+        ({"kind": "max_sliced", "order": math.inf}, "order=inf is no Wasserstein order"),
+        ({"order": math.inf}, "order=inf is no Wasserstein order"),
+        ({"projections": 2.5}, "projections=2.5 must be at least 1 and a whole number"),
+        ({"quantiles": "many"}, "quantiles='many' must be at least 1 and a whole number"),
+        ({"kind": ExactDistance}, "is no distance; give a name"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        distance_to_population([torch.randn(5, 2) for _ in range(3)], **change)
+
+
+def test_values_whose_squares_overflow_are_refused_and_large_ones_are_not():
+    features = [torch.randn(9, 2, generator=torch.Generator().manual_seed(k)) for k in range(3)]
+    with pytest.raises(ValueError, match=r"whose squares torch\.float32 cannot hold"):
+        distance_to_population([x * 1e19 for x in features])
+    for large in ([x * 1e15 for x in features], [x.double() * 1e30 for x in features]):
+        found = distance_to_population(large)
+        assert torch.isfinite(found.value).all()
+        assert torch.isfinite(found.std_error).all()
