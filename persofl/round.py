@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .algorithms import Rows
 from .data import Stream
+from .errors import PersoflError
 from .federation import Federation
 from .plan import Plan
 from .server import Updates
@@ -53,7 +54,13 @@ def run_round(
 
     Raises:
         DivergedError: a client's loss is not finite; server and store are as before the round.
+        PersoflError: another number of server rows than the method keeps.
     """
+    if len(server) != federation.routes.count:
+        raise PersoflError(
+            f"The server has {len(server)} row(s), and {federation.method.name!r} keeps {federation.routes.count}; start "
+            "from federation.initial_rows()."
+        )
     parts = federation.parts
     cohort = federation.sampler(len(federation.data), round_, federation.config.seed)
     if federation.method.distance.refresh:

@@ -91,6 +91,15 @@ def test_tuned_neighbours_lie_between_neighbours_and_finetune(federate, run):
     close(endless.predictors, finetune.predictors)
 
 
+def test_a_server_of_too_few_rows_is_refused(federate):
+    federation = federate(Neighbours(local_steps=1))
+    row = federation.initial_row()
+    with pytest.raises(
+        PersoflError, match=r"has 1 row\(s\), and 'neighbours' keeps 6; start from federation.initial_rows"
+    ):
+        run_round(federation, row, 0, row.sub_)
+
+
 # --- cohorts, clients held out -----------------------------------------------------------------------------
 
 
