@@ -157,6 +157,32 @@ def test_a_study_from_file_to_table_and_back(study_file, folder, capsys):
     assert "persofl study show other" in capsys.readouterr().out
 
 
+def test_methods_are_left_out_and_set_against_one_by_flags_and_inherit_with_two_workers(
+    tmp_path, folder, capsys
+):
+    file = tmp_path / "chain.yaml"
+    methods = [
+        {"name": "finetune", "inherit": {"lr": "fedavg.lr"}},
+        {"name": "ditto", "inherit": {"lr": "fedavg.lr"}},
+        "fedavg",
+        "local",
+    ]
+    file.write_text(yaml.safe_dump({**SMALL, "name": "chain", "methods": methods, "workers": 2}))
+    place = ["--tracking.dir", folder]
+    assert call("study", "run", file, *place, "--leave_out", '["dit*"]') == 0
+    capsys.readouterr()
+    store = open_store(folder)
+    runs = store.runs(store.experiment("chain"))
+    assert {run.status for run in runs} == {"FINISHED"}
+    assert {run.method for run in runs if run.kind == "method"} == {"finetune", "fedavg", "local"}
+    rates = {run.method: run.params["lr"] for run in runs if run.kind == "seed"}
+    assert rates["finetune"] == rates["fedavg"]
+    assert call("study", "show", "chain", "--against", "local", *place) == 0
+    assert "Difference to local" in capsys.readouterr().out
+    assert call("study", "show", "chain", "--against", "locl", *place) == 2
+    assert "local" in capsys.readouterr().err
+
+
 def test_config_flag_overrides_the_file_and_flags_override_both(study_file, folder, tmp_path, capsys):
     over = tmp_path / "over.yaml"
     over.write_text("seeds: [3]\nmethods: [local]\nsearch: {trials: 3}")
