@@ -1,15 +1,18 @@
 """What anyone would write without persofl: models of torch's own layers, and a loop over clients for every method.
 
-Every loop pays for no DataLoader: the examples of a client are tensors made beforehand, and a batch is one indexing.
+The loops pay for no DataLoader: the examples of a client are tensors made beforehand, and a batch is one indexing. Those
+that say so take one, as most code does.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from persofl.data import ClientData
 
@@ -172,15 +175,24 @@ def _average(server: nn.Module, locals_: list[nn.Module]) -> None:
             parameter.copy_(torch.stack(parts).mean(0))
 
 
-def fedavg_loop(model: str, examples: Examples, loss: Loss = squared) -> Round:
+def _load(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    loader = DataLoader(TensorDataset(x, y), batch_size=BATCH, shuffle=True, drop_last=True)
+    for some, true in islice(loader, STEPS):
+        optimizer.zero_grad()
+        loss(model(some), true).backward()
+        optimizer.step()
+
+
+def fedavg_loop(model: str, examples: Examples, loss: Loss = squared, loader: bool = False) -> Round:
     """FedAvg: a deep copy and an SGD for every client."""
-    server = PLAIN[model]()
+    server, train = PLAIN[model](), _load if loader else _train
 
     def run() -> None:
         total = [torch.zeros_like(parameter) for parameter in server.parameters()]
         for x, y in examples:
             local = copy.deepcopy(server)
-            _train(local, x, y, loss)
+            train(local, x, y, loss)
             for sum_, parameter in zip(total, local.parameters(), strict=True):
                 sum_ += parameter.detach() / len(examples)
         with torch.no_grad():
@@ -243,7 +255,7 @@ def apfl_loop(model: str, examples: Examples, loss: Loss = squared) -> Round:
     return run
 
 
-def evaluation_loop(model: str, examples: Examples, batch: int = BATCH) -> Round:
+def evaluation_loop(model: str, examples: Examples, batch: int = BATCH, loader: bool = False) -> Round:
     """Absolute and squared errors of every client's own model, batch by batch."""
     models = [PLAIN[model]().eval() for _ in examples]
 
@@ -251,7 +263,12 @@ def evaluation_loop(model: str, examples: Examples, batch: int = BATCH) -> Round
         with torch.no_grad():
             for own, (x, y) in zip(models, examples, strict=True):
                 absolute = squares = 0.0
-                for some, true in zip(x.split(batch), y.split(batch), strict=True):
+                parts = (
+                    DataLoader(TensorDataset(x, y), batch_size=batch)
+                    if loader
+                    else zip(x.split(batch), y.split(batch), strict=True)
+                )
+                for some, true in parts:
                     gap = own(some) - true
                     absolute += float(gap.abs().sum())
                     squares += float(gap.square().sum())

@@ -89,7 +89,10 @@ def fedavg(model: str, *oracles: str) -> Callable[[], Runs]:
         if model in RECURRENT:
             found["plain, flushed"] = flushed(loop)
         found |= {oracle: engine_round(data, model, oracle) for oracle in oracles}
-        return found | ({"by hand": hand_round(data)} if model == "mlp" else {})
+        if model == "mlp":
+            found["plain, DataLoader"] = fedavg_loop(model, examples_of(data), loader=True)
+            found["by hand"] = hand_round(data)
+        return found
 
     return runs
 
@@ -113,6 +116,7 @@ def evaluations() -> Runs:
     examples = examples_of(data, most=10**9, span="test")
     return {
         "plain loop": evaluation_loop("mlp", examples),
+        "plain, DataLoader": evaluation_loop("mlp", examples, loader=True),
         "plain, batch 512": evaluation_loop("mlp", examples, 512),
         "batched": engine_evaluation(data, "mlp"),
     }
