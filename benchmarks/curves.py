@@ -26,7 +26,7 @@ DOUBLINGS = 5
 
 def rounds(clients: int, cohort: int, hidden: int, lookback: int) -> tuple[float, int]:
     """Seconds of one round, median of seven, and the model's parameters."""
-    series = SimulatedHouseholds(clients=clients, days=40).load()
+    series = SimulatedHouseholds(clients=clients, days=120).load()
     data = make_windows(series, WindowSpec(lookback=lookback, horizon=HORIZON))
     federation = build_federation(
         data,
