@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from .calibration import Null, fit_null, size_grid, z_score
+from .calibration import Null, fit_null, p_value, size_grid, z_score
 from .errors import check_features, check_gate
 from .kind import AnyDistance, DistanceKind, Statistics
 from .numeric import rounding, safe_root, wide
@@ -28,6 +28,7 @@ class Pairwise:
         value: raw distances, in the units of the features; the larger the fewer samples the two clients have.
         null_mean: mean squared distance of two clients of those sizes without a difference; 0 where not calibrated.
         z: ``(value^2 - null_mean) / null_std``; 0 where not calibrated.
+        p_value: chance of a distance at least this large without a difference; 1 where not calibrated.
         calibrated: ``sqrt(max(0, value^2 - null_mean))``, 0 where z is below the gate; else ``value``.
         n: samples of the clients, int64, ``(clients,)``.
         converged: whether the solver behind ``value`` converged, bool.
@@ -36,6 +37,7 @@ class Pairwise:
     value: Tensor
     null_mean: Tensor
     z: Tensor
+    p_value: Tensor
     calibrated: Tensor
     n: Tensor
     converged: Tensor
@@ -55,7 +57,7 @@ class Pairwise:
         if not isinstance(target, torch.dtype):
             return Pairwise(**{f.name: getattr(self, f.name).to(target) for f in fields(self)})
         limit = torch.finfo(target).max
-        names = ("value", "null_mean", "z", "calibrated")
+        names = ("value", "null_mean", "z", "p_value", "calibrated")
         return replace(self, **{name: getattr(self, name).clamp(-limit, limit).to(target) for name in names})
 
 
@@ -145,37 +147,44 @@ def _between_statistics(
     mean = {name: x.detach() for name, x in mean.items()}
     grid = size_grid(float(n.min()), float(n.max()))
     null = fit_null(kind, mean, grid, draws=options.draws, seed=options.seed)
-    each, std, _ = null.at(n.to(null.mean.dtype))
-    return _judged(squared, n, each, std, options.gate)
+    return _judged(squared, n, null.at(n.to(null.mean.dtype)), options.gate)
 
 
-def _judged(squared: Tensor, n: Tensor, each: Tensor, std: Tensor, gate: float) -> Pairwise:
-    """Means of two independent noises add. So do their deviations: ``2 tr (A/n + B/m)^2 = (s + s')^2`` where A is B."""
+def _judged(squared: Tensor, n: Tensor, moments: tuple[Tensor, Tensor, Tensor], gate: float) -> Pairwise:
+    """Means of two independent noises add. So do their deviations: ``2 tr (A/n + B/m)^2 = (s + s')^2`` where A is B.
+
+    The law of their sum is then that of either one, so that skewness is between theirs.
+    """
     found = _blank(squared, n)
-    each, std = each.to(squared.dtype), std.to(squared.dtype)
+    each, std, skew = (x.to(squared.dtype) for x in moments)
     for start in range(0, len(n), _ROWS):
         rows = slice(start, start + _ROWS)
-        _fill(found, rows, each[rows, None] + each, std[rows, None] + std, gate)
+        spread = std[rows, None] + std
+        weighed = ((std * skew)[rows, None] + std * skew) / torch.where(spread > 0, spread, 1.0)
+        _fill(found, rows, (each[rows, None] + each, spread, weighed), gate)
     return _finished(found)
 
 
 def _blank(squared: Tensor, n: Tensor) -> Pairwise:
     mean, z, calibrated = (torch.zeros_like(squared) for _ in range(3))
-    return Pairwise(squared, mean, z, calibrated, n, torch.ones_like(squared, dtype=torch.bool))
+    converged = torch.ones_like(squared, dtype=torch.bool)
+    return Pairwise(squared, mean, z, torch.ones_like(mean), calibrated, n, converged)
 
 
-def _fill(found: Pairwise, rows: slice, mean: Tensor, std: Tensor, gate: float) -> None:
+def _fill(found: Pairwise, rows: slice, moments: tuple[Tensor, Tensor, Tensor], gate: float) -> None:
     """Judge rows of squared distances, in place: the matrices of a city fill a gigabyte."""
-    squared = found.value[rows]
+    squared, (mean, std, skew) = found.value[rows], moments
     limit = torch.finfo(squared.dtype).max
     z = z_score(squared, mean, std).clamp(-limit, limit)
     found.calibrated[rows] = torch.where(z >= gate, safe_root(squared - mean), 0.0)
     found.null_mean[rows], found.z[rows] = mean, z
+    found.p_value[rows] = p_value(squared, mean, std, skew)
 
 
 def _finished(found: Pairwise) -> Pairwise:
     for matrix in (found.null_mean, found.z, found.calibrated):
         matrix.fill_diagonal_(0)
+    found.p_value.fill_diagonal_(1)
     if found.value.requires_grad:
         return replace(found, value=safe_root(found.value))
     found.value.sqrt_()
@@ -200,9 +209,9 @@ def _between_samples(
         found = _plain(squared, n)
     else:
         used = torch.tensor([len(x) for x in own], dtype=squared.dtype)
-        mean, std, _ = _pair_null(kind, pool, used, options.draws).at(1 / (1 / used[:, None] + 1 / used))
-        found = _blank(squared, n)
-        _fill(found, slice(None), mean.to(squared.device), std.to(squared.device), options.gate)
+        moments = _pair_null(kind, pool, used, options.draws).at(1 / (1 / used[:, None] + 1 / used))
+        found, (mean, std, skew) = _blank(squared, n), (x.to(squared.device) for x in moments)
+        _fill(found, slice(None), (mean, std, skew), options.gate)
         found = _finished(found)
     return replace(found, converged=converged).to(samples[0].dtype)
 

@@ -81,7 +81,7 @@ def test_every_kind_gives_symmetric_finite_matrices(kind, dtype):
         assert torch.equal(matrix, matrix.T)
         if name != "converged":
             assert matrix.dtype == dtype
-            assert not matrix.diagonal().any()
+            assert (matrix.diagonal() == (1 if name == "p_value" else 0)).all()
     assert pairs.converged.all()
     if kind not in ("spectral", "label_marginal"):
         assert pairs.value[0, 1] > pairs.value[1, 2]
@@ -201,3 +201,22 @@ def test_all_pairs_have_gradients(kind, calibrated):
     with torch.no_grad():
         plain = pairwise_distances(features, kind, calibrated=calibrated)
     torch.testing.assert_close(found.value.detach(), plain.value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["sliced", "gaussian", "energy"])
+def test_p_values_of_pairs_are_uniform_without_a_difference_and_small_with_one(kind):
+    shares, means, above = [], [], torch.ones(20, 20, dtype=torch.bool).triu(1)
+    for seed in range(6):  # pairs share clients: one population tells little
+        g = torch.Generator().manual_seed(seed)
+        p = pairwise_distances([torch.randn(60, 3, generator=g) for _ in range(20)], kind, seed=seed).p_value
+        shares.append(float((p[above] < 0.05).float().mean()))
+        means.append(float(p[above].mean()))
+    assert sum(shares) / 6 == pytest.approx(0.05, abs=0.05)
+    assert sum(means) / 6 == pytest.approx(0.5, abs=0.08)
+    features = [torch.randn(60, 3, generator=g) + 2 * (k >= 4) for k in range(6)]
+    found = pairwise_distances(features, kind)
+    assert torch.equal(found.p_value, found.p_value.T)
+    assert (found.p_value.diagonal() == 1).all()
+    assert float(found.p_value[:4, 4:].max()) < 1e-3
+    assert torch.equal(found.select([3, 5]).p_value, found.p_value[[3, 5]][:, [3, 5]])
+    assert (pairwise_distances(features, kind, calibrated=False).p_value == 1).all()
