@@ -64,6 +64,10 @@ class SummedReference(Protocol):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.kind, DistanceKind):
+            raise ValueError(
+                f"SummedReference: kind={self.kind!r} is no distance of sums; take SlicedDistance() or GaussianDistance()."
+            )
         if self.noise is not None and self.masks is None:
             raise ValueError(
                 "SummedReference: each client adds only its share of the noise, which protects nobody without masks; "

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from personalization import build_distance, distance_to_population
+from personalization import EnergyDistance, build_distance, distance_to_population
 from personalization.budget import BudgetExhaustedError, PrivacyBudget
 from personalization.protocols import SERVER, GaussianNoise, PairwiseMasks, SummedReference, client
 from personalization.protocols.noised import nearest_covariance, tidy
@@ -130,6 +130,7 @@ def test_everyone_shares_masks_with_neighbours_on_both_sides():
         (lambda: SummedReference().run([torch.randn(5, 2)] * 2, labels=[torch.zeros(5)] * 2), "no labels"),
         (lambda: SummedReference().run([torch.randn(5, 2), torch.randn(1, 2)]), "Client 1 has 1 sample"),
         (lambda: SummedReference(masks=None, noise=GaussianNoise(1.0)), "protects nobody without masks"),
+        (lambda: SummedReference(kind=EnergyDistance()), "is no distance of sums"),
         (
             lambda: SummedReference().run([torch.randn(5, 2)] * 2, budget=PrivacyBudget(1.0)),
             "adds no noise, so that no budget",
