@@ -189,6 +189,18 @@ def measure(work: str, repeats: int) -> list[dict[str, object]]:
     ]
 
 
+def profiled(work: str, rows: int = 12) -> str:
+    """Where the engine's time goes, by torch's profiler over three calls."""
+    torch.set_num_threads(1)
+    run = WORK[work].runs()["batched"]
+    run()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        for _ in range(3):
+            run()
+    table: str = found.key_averages().table(sort_by="self_cpu_time_total", row_limit=rows)
+    return table
+
+
 def in_own_process(work: str, repeats: int) -> list[dict[str, object]]:
     """Run :func:`measure` in a fresh interpreter."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -230,7 +242,13 @@ def main() -> None:
         "--repeats", type=int, default=7, help="repeats of the fast ones; recurrent ones take 2"
     )
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the rows are written")
+    parser.add_argument(
+        "--profile", choices=sorted(WORK), help="say where the time of the engine goes instead"
+    )
     args = parser.parse_args()
+    if args.profile:
+        print(profiled(args.profile))
+        return
     rows = []
     for work in track(args.work, description="Measuring"):
         rows += in_own_process(work, min(args.repeats, WORK[work].repeats))

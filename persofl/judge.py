@@ -16,7 +16,7 @@ from .tasks import Judged, Task
 WINDOWS_AT_ONCE = 20_000
 """Examples evaluated together, padding included; bounds the memory of an evaluation."""
 NUMBERS_AT_ONCE = 2**20
-"""Numbers in the inputs of such a block, about what the processor's cache holds: half as long again without this."""
+"""Numbers in the inputs of such a block, about what the processor's cache holds; larger ones are slower."""
 
 
 def buckets(counts: Tensor, most: int) -> list[Tensor]:

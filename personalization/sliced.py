@@ -162,8 +162,8 @@ class SlicedDistance(DistanceKind):
         """Mean of ``n d^2`` along the average projection, integrated over the law of its order statistics.
 
         A sketch reads whole ranks. Where n just exceeds a multiple of the number of levels the ranks lie nearest to
-        their levels: from n = 250 to 257, at 128 levels, ``n E0[d^2]`` of a normal law falls by 11 %, of a log-normal
-        one by 19 %. Above 1,024 samples it no longer moves.
+        their levels: from n = 250 to 257, at 128 levels, ``n E0[d^2]`` of a normal law falls by a tenth, of a heavy-tailed
+        one by more. Above 1,024 samples it no longer moves.
         """
         curve = wide(reference["sketch"]).mean(-2).cpu()
         curve = curve - curve.mean()

@@ -70,7 +70,7 @@ class Algorithm(ABC):
     knobs: ClassVar[frozenset[str]] = frozenset({"lr", "local_steps", "weight"})
     federated: ClassVar[bool] = True
     chooses: ClassVar[bool] = False
-    matrices: ClassVar[int] = 1
+    matrices: ClassVar[int] = 1  # that a step reads at a time; so many times fewer clients train at once
 
     def __post_init__(self) -> None:
         problems = [
