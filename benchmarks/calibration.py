@@ -1,6 +1,6 @@
 """How well the distances are calibrated, and how fast they are: the tables of docs/personalization.md.
 
-python -m benchmarks.calibration [--london PATH/load_hourly.parquet] [--tables null power samples speed]
+python -m benchmarks.calibration [--london PATH/load_hourly.parquet] [--tables null power samples errors speed pairs]
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from personalization import (
     build_distance,
     distance_to_population,
     pairwise_distances,
+    pairwise_of_statistics,
 )
+from personalization.population import client_statistics
 
 FEATURES = 24
 KINDS: dict[str, tuple[str, dict[str, object]]] = {
@@ -150,6 +152,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="how many populations")
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--draws", type=int, default=256)
+    parser.add_argument("--repetitions", type=int, default=20, help="of each cell of the table of errors")
+    parser.add_argument(
+        "--error-kinds", nargs="+", help="rows of the table of errors; all, which takes half an hour"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     for table in args.tables:
@@ -203,20 +209,67 @@ def speed_table(args: argparse.Namespace) -> None:
 def pairs_table(args: argparse.Namespace) -> None:
     features = [torch.randn(200, FEATURES) for _ in range(5567)]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    kind = build_distance("sliced")
     start = time.perf_counter()
-    pairwise_distances(features, "sliced")
-    took = time.perf_counter() - start
+    own = client_statistics(kind, features)
+    sketched = time.perf_counter()
+    pairwise_of_statistics(own, kind, torch.tensor([len(x) for x in features]))
+    took = time.perf_counter() - sketched
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
     print(
-        "| all pairs of 5567 x 200 x 24 | time, sketches included | memory beyond the samples |\n|---|---|---|"
+        "| all pairs of 5567 x 200 x 24 | sketches | pairs from sketches | memory beyond the samples |\n|"
+        + "---|" * 4
     )
-    print(f"| sliced | {took:.1f} s | {peak:.2f} GB |", flush=True)
+    print(f"| sliced | {sketched - start:.1f} s | {took:.1f} s | {peak:.2f} GB |", flush=True)
+
+
+def errors_table(args: argparse.Namespace) -> None:
+    """Six clients of 60 samples against six of 150, drawn afresh each time; projections and bandwidths stay."""
+    print("| distance | " + " | ".join(ERROR_LAWS) + " |\n|" + "---|" * (1 + len(ERROR_LAWS)))
+    for kind, options in ERROR_KINDS:
+        if args.error_kinds and kind not in args.error_kinds:
+            continue
+        cells = [error_ratio(kind, options, law, args) for law in ERROR_LAWS.values()]
+        name = " ".join([kind, *(f"{k}={v}" for k, v in options.items())])
+        print(f"| {name} | " + " | ".join(f"{x:.2f}" for x in cells) + " |", flush=True)
+
+
+def error_ratio(
+    kind: str, options: dict[str, object], law: tuple[bool, float, float], args: argparse.Namespace
+) -> float:
+    """Mean standard error of a pair over the true spread of its distance."""
+    skewed, shift, scale = law
+    values, errors = [], []
+    for seed in range(args.first_seed, args.first_seed + args.repetitions):
+        g = torch.Generator().manual_seed(seed)
+        drawn = [torch.randn(n, 6, generator=g) for n in [60] * 6 + [150] * 6]
+        drawn = [torch.exp(0.7 * x) if skewed else x for x in drawn]
+        features = drawn[:6] + [scale * x + shift for x in drawn[6:]]
+        found = pairwise_distances(features, kind, draws=32, **options)
+        values.append(found.value[:6, 6:])
+        errors.append(found.std_error[:6, 6:])
+    return float(torch.stack(errors).mean() / torch.stack(values).std())
+
+
+ERROR_LAWS = {
+    f"{name} {shift} {scale}": (name == "log-normal", shift, scale)
+    for name in ("normal", "log-normal")
+    for shift, scale in ((0.0, 1.0), (0.3, 1.0), (1.0, 1.0), (0.3, 1.7))
+}
+ERROR_KINDS: list[tuple[str, dict[str, object]]] = [
+    ("sliced", {}),
+    ("sliced", {"order": 1.0}),
+    ("gaussian", {}),
+    ("gaussian", {"diagonal": True}),
+    *((name, {}) for name in ("energy", "mmd", "sinkhorn", "exact", "max_sliced", "mixture", "spectral")),
+]
 
 
 TABLES = {
     "null": null_table,
     "power": power_table,
     "samples": samples_table,
+    "errors": errors_table,
     "speed": speed_table,
     "pairs": pairs_table,
 }

@@ -21,7 +21,7 @@ from .numeric import safe_root, seeded, wide
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of the clients, before it is judged; every field ``(clients,)``.
+    """What was measured of clients or of pairs, before it is judged; every field has one shape.
 
     Attributes:
         squared: distances squared, float64.

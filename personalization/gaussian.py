@@ -151,6 +151,33 @@ class GaussianDistance(DistanceKind):
         points = torch.cat([own["mean"], deviations(own["cov"])], -1)
         return pairwise_squared(points - points.mean(0))
 
+    def pair_variance(self, own: Statistics, reference: Statistics, generator: torch.Generator) -> Tensor:
+        r"""In closed form, each client's law taken for elliptical with its own moments and kurtosis.
+
+        With c a centred sample, C its covariance, S symmetric and :math:`\kappa` its excess kurtosis,
+
+        .. math:: \operatorname{var}(g' c + c' S c) = g' C g + 2 (1 + \kappa) \operatorname{tr} S C S C
+                  + \kappa (\operatorname{tr} S C)^2
+        """
+        del reference, generator
+        rows = [self._elliptical(k, own) for k in range(len(own["mean"]))]
+        return torch.stack(rows)
+
+    def _elliptical(self, k: int, own: Statistics) -> Tensor:
+        cov = own["cov"][k]
+        gap = 2 * (own["mean"][k] - own["mean"])
+        plain = ((gap @ cov) * gap).sum(-1)
+        if self.diagonal:
+            mine = deviations(cov)
+            slope = torch.where(mine > 0, 1 - deviations(own["cov"]) / torch.where(mine > 0, mine, 1.0), 0.0)
+            twice, trace = ((slope @ cov.square()) * slope).sum(-1), (slope * cov.diagonal()).sum(-1)
+        else:
+            spread = (torch.eye(len(cov)).to(cov) - _transport_map(cov, own["cov"])) @ cov
+            twice, trace = (spread * spread.mT).sum((-2, -1)), spread.diagonal(dim1=-2, dim2=-1).sum(-1)
+        kurtosis = own["tail"][k]
+        variance: Tensor = plain + 2 * (1 + kurtosis) * twice + kurtosis * trace.square()
+        return variance
+
     def draw(self, reference: Statistics, n: int, draws: int, generator: torch.Generator) -> Statistics:
         """Moments of ``draws`` samples of n from an elliptical law with the reference's moments and tail."""
         mean, tail = reference["mean"], reference["tail"]

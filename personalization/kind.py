@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import unknown_name
-from .numeric import grouped_jackknife
+from .numeric import grouped_jackknife, wide
 from .samples import SampleDistance
 
 Statistics = dict[str, Tensor]
@@ -60,6 +60,49 @@ class DistanceKind(ABC):
         rows = [self.squared({name: x[k] for name, x in own.items()}, own) for k in range(clients)]
         squared = torch.stack(rows)
         return ((squared + squared.T) / 2).fill_diagonal_(0)
+
+    def pair_variance(self, own: Statistics, reference: Statistics, generator: torch.Generator) -> Tensor:
+        """Variance of squared distances to first order in one client's samples, times their number.
+
+        Statistics are all there is of the samples. This default takes the noise of the population's law, drawn from the
+        reference, along the gradient that :meth:`squared` has for autograd; the kinds here know more.
+
+        Args:
+            own: of all clients, without gradients.
+            reference: the population's mean statistics.
+            generator: of the draws.
+
+        Returns:
+            ``(clients, clients)``: row i for samples of client i; inf where :meth:`squared` has no gradient.
+        """
+        noise = standard_noise(self, reference, generator)
+        clients = len(next(iter(own.values())))
+        rows = [self._noise_of(k, own, noise) for k in range(clients)]
+        return torch.stack(rows)
+
+    def _noise_of(self, k: int, own: Statistics, noise: Statistics) -> Tensor:
+        with torch.enable_grad():
+            clients = len(next(iter(own.values())))
+            mine = {name: x[k].expand(clients, *x.shape[1:]).clone() for name, x in own.items()}
+            varied = [mine[name].requires_grad_() for name in noise]
+            squared = self.squared(mine, own)
+            if not squared.requires_grad:
+                return torch.full_like(squared, torch.inf)
+            slopes = torch.autograd.grad(squared.sum(), varied, allow_unused=True)
+        first_order = [
+            wide(slope).flatten(1) @ wide(x).flatten(1).T.to(slope.device)
+            for slope, x in zip(slopes, noise.values(), strict=True)
+            if slope is not None
+        ]
+        return torch.stack(first_order).sum(0).square().mean(1).to(squared.dtype)
+
+
+def standard_noise(
+    kind: DistanceKind, reference: Statistics, generator: torch.Generator, *, n: int = 256, draws: int = 128
+) -> Statistics:
+    """Draws ``(draws, ...)`` of the noise in the statistics of n samples of the population, times ``sqrt(n)``."""
+    drawn = kind.draw(reference, n, draws, generator)
+    return {name: (x - x.mean(0)) * n**0.5 for name, x in drawn.items()}
 
 
 AnyDistance = DistanceKind | SampleDistance

@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from .calibration import Null, fit_null, p_value, size_grid, z_score
+from .calibration import Measured, Null, fit_null, p_value, size_grid, standard_error, z_score
 from .errors import check_features, check_gate
 from .kind import AnyDistance, DistanceKind, Statistics
-from .numeric import rounding, safe_root, wide
+from .numeric import rounding, safe_root, seeded, wide
 from .population import build_kind, client_statistics, labels_of, standardised
 from .reference import combine, summarise
 from .sampled import Pool, alike, permutation_null, thinned
@@ -32,6 +32,8 @@ class Pairwise:
         calibrated: ``sqrt(max(0, value^2 - null_mean))``, 0 where z is below the gate; else ``value``.
         n: samples of the clients, int64, ``(clients,)``.
         converged: whether the solver behind ``value`` converged, bool.
+        std_error: standard error of ``value`` over samples of those sizes, in the units of the features; inf where
+            not calibrated.
     """
 
     value: Tensor
@@ -41,6 +43,7 @@ class Pairwise:
     calibrated: Tensor
     n: Tensor
     converged: Tensor
+    std_error: Tensor
 
     def __len__(self) -> int:
         return len(self.n)
@@ -58,7 +61,8 @@ class Pairwise:
             return Pairwise(**{f.name: getattr(self, f.name).to(target) for f in fields(self)})
         limit = torch.finfo(target).max
         names = ("value", "null_mean", "z", "p_value", "calibrated")
-        return replace(self, **{name: getattr(self, name).clamp(-limit, limit).to(target) for name in names})
+        narrow = {name: getattr(self, name).clamp(-limit, limit).to(target) for name in names}
+        return replace(self, std_error=self.std_error.to(target), **narrow)
 
 
 def pairwise_distances(
@@ -147,31 +151,40 @@ def _between_statistics(
     mean = {name: x.detach() for name, x in mean.items()}
     grid = size_grid(float(n.min()), float(n.max()))
     null = fit_null(kind, mean, grid, draws=options.draws, seed=options.seed)
-    return _judged(squared, n, null.at(n.to(null.mean.dtype)), options.gate)
+    with torch.no_grad():
+        fixed = {name: x.detach() for name, x in own.items()}
+        each = kind.pair_variance(fixed, mean, seeded(options.seed, "noise"))
+    return _judged(squared, each, n, null.at(n.to(null.mean.dtype)), options.gate)
 
 
-def _judged(squared: Tensor, n: Tensor, moments: tuple[Tensor, Tensor, Tensor], gate: float) -> Pairwise:
+def _judged(
+    squared: Tensor, each: Tensor, n: Tensor, moments: tuple[Tensor, Tensor, Tensor], gate: float
+) -> Pairwise:
     """Means of two independent noises add. So do their deviations: ``2 tr (A/n + B/m)^2 = (s + s')^2`` where A is B.
 
     The law of their sum is then that of either one, so that skewness is between theirs.
     """
     found = _blank(squared, n)
-    each, std, skew = (x.to(squared.dtype) for x in moments)
+    mean, std, skew = (x.to(squared.dtype) for x in moments)
     for start in range(0, len(n), _ROWS):
         rows = slice(start, start + _ROWS)
         spread = std[rows, None] + std
         weighed = ((std * skew)[rows, None] + std * skew) / torch.where(spread > 0, spread, 1.0)
-        _fill(found, rows, (each[rows, None] + each, spread, weighed), gate)
+        variance = each[rows] / n[rows, None] + each[:, rows].T / n
+        _fill(found, rows, (mean[rows, None] + mean, spread, weighed), variance, gate)
     return _finished(found)
 
 
 def _blank(squared: Tensor, n: Tensor) -> Pairwise:
     mean, z, calibrated = (torch.zeros_like(squared) for _ in range(3))
     converged = torch.ones_like(squared, dtype=torch.bool)
-    return Pairwise(squared, mean, z, torch.ones_like(mean), calibrated, n, converged)
+    unsaid = torch.full_like(squared, torch.inf)
+    return Pairwise(squared, mean, z, torch.ones_like(mean), calibrated, n, converged, unsaid)
 
 
-def _fill(found: Pairwise, rows: slice, moments: tuple[Tensor, Tensor, Tensor], gate: float) -> None:
+def _fill(
+    found: Pairwise, rows: slice, moments: tuple[Tensor, Tensor, Tensor], variance: Tensor, gate: float
+) -> None:
     """Judge rows of squared distances, in place: the matrices of a city fill a gigabyte."""
     squared, (mean, std, skew) = found.value[rows], moments
     limit = torch.finfo(squared.dtype).max
@@ -179,10 +192,11 @@ def _fill(found: Pairwise, rows: slice, moments: tuple[Tensor, Tensor, Tensor], 
     found.calibrated[rows] = torch.where(z >= gate, safe_root(squared - mean), 0.0)
     found.null_mean[rows], found.z[rows] = mean, z
     found.p_value[rows] = p_value(squared, mean, std, skew)
+    found.std_error[rows] = standard_error(squared.detach(), variance, std)
 
 
 def _finished(found: Pairwise) -> Pairwise:
-    for matrix in (found.null_mean, found.z, found.calibrated):
+    for matrix in (found.null_mean, found.z, found.calibrated, found.std_error):
         matrix.fill_diagonal_(0)
     found.p_value.fill_diagonal_(1)
     if found.value.requires_grad:
@@ -203,30 +217,34 @@ def _between_samples(
     pool = Pool.of(samples, "samples", options.seed)
     kind = kind.fitted(pool.rows[pool.shuffle[:2048]])
     own = [thinned(x, kind.max_samples, options.seed + k) for k, x in enumerate(samples)]
-    squared, converged = _all_pairs(kind, own)
-    squared = torch.where(squared > rounding(samples), squared, 0.0)
-    if not options.calibrated or len(own) == 1:
+    judged = options.calibrated and len(own) > 1
+    measured = _all_pairs(kind, own, variance=judged)
+    squared = torch.where(measured.squared > rounding(samples), measured.squared, 0.0)
+    if not judged:
         found = _plain(squared, n)
     else:
         used = torch.tensor([len(x) for x in own], dtype=squared.dtype)
         moments = _pair_null(kind, pool, used, options.draws).at(1 / (1 / used[:, None] + 1 / used))
         found, (mean, std, skew) = _blank(squared, n), (x.to(squared.device) for x in moments)
-        _fill(found, slice(None), (mean, std, skew), options.gate)
+        _fill(found, slice(None), (mean, std, skew), measured.variance, options.gate)
         found = _finished(found)
-    return replace(found, converged=converged).to(samples[0].dtype)
+    return replace(found, converged=measured.converged).to(samples[0].dtype)
 
 
-def _all_pairs(kind: SampleDistance, own: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Squared distances and convergence, ``(clients, clients)``; each pair is compared once."""
+def _all_pairs(kind: SampleDistance, own: Sequence[Tensor], *, variance: bool) -> Measured:
+    """What is measured of all pairs, ``(clients, clients)``; each pair is compared once."""
     pairs = torch.triu_indices(len(own), len(own), 1).T.tolist()
-    squared = wide(own[0]).new_zeros(len(own), len(own))
+    squared, spread = (wide(own[0]).new_zeros(len(own), len(own)) for _ in range(2))
     converged = torch.ones_like(squared, dtype=torch.bool)
     for who in alike([(len(own[i]), len(own[j])) for i, j in pairs]):
         i, j = ([pairs[k][side] for k in who] for side in (0, 1))
-        value, done = kind.between(torch.stack([own[k] for k in i]), torch.stack([own[k] for k in j]))
+        x, y = torch.stack([own[k] for k in i]), torch.stack([own[k] for k in j])
+        value, done = kind.between(x, y)
         squared[i, j] = wide(value).square()
         converged[i, j] = converged[j, i] = done
-    return squared + squared.T, converged
+        if variance:
+            spread[i, j] = wide(kind.pair_variance(x, y))
+    return Measured(squared + squared.T, spread + spread.T, converged)
 
 
 def _pair_null(kind: SampleDistance, pool: Pool, used: Tensor, draws: int) -> Null:

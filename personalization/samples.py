@@ -84,6 +84,22 @@ class SampleDistance(ABC):
             (influence,) = torch.autograd.grad(value.square().sum(), weights)
         return influence.var(-1, correction=0) / n
 
+    def pair_variance(self, x: Tensor, y: Tensor) -> Tensor:
+        """Variance ``(...)`` of the squared distance to first order in both samples: the sum of theirs."""
+        if type(self).linear_variance is not SampleDistance.linear_variance:
+            return self.linear_variance(x, y) + self.linear_variance(y, x)
+        with torch.enable_grad():
+            weights = [
+                torch.full(
+                    z.shape[:-1], 1 / z.shape[-2], dtype=torch.float64, device=z.device
+                ).requires_grad_()
+                for z in (x, y)
+            ]
+            value, _ = self.between(x.detach(), y.detach(), *weights)
+            influences = torch.autograd.grad(value.square().sum(), weights)
+        variances = [influence.var(-1, correction=0) / influence.shape[-1] for influence in influences]
+        return variances[0] + variances[1]
+
 
 def check_samples(x: Tensor, y: Tensor) -> None:
     """Refuse anything but two finite floating batches ``(..., rows, F)`` with one F and at least one row each.

@@ -10,7 +10,7 @@ from torch import Tensor
 from .copula import common_scales, interpolate, normal_scores
 from .errors import check_order
 from .gaussian import law_statistics, matrix_root
-from .kind import DistanceKind, Statistics, register_distance
+from .kind import DistanceKind, Statistics, register_distance, standard_noise
 from .numeric import argsort_last, pairwise_squared, safe_root, sort_last, wide
 from .sketch import midpoint_levels, quantile_ranks, quantile_sketch, unit_projections
 
@@ -146,6 +146,17 @@ class SlicedDistance(DistanceKind):
         rows = (sketches - sketches.mean(0)).flatten(1)
         return pairwise_squared(rows).div_(rows.shape[1])
 
+    def pair_variance(self, own: Statistics, reference: Statistics, generator: torch.Generator) -> Tensor:
+        """For order 2 one matrix product; the population's noise, scaled to each client's own total variance."""
+        if self.order != 2:
+            return super().pair_variance(own, reference, generator)
+        noise = standard_noise(self, reference, generator)["sketch"].flatten(1)
+        along = (own["sketch"] - own["sketch"].mean(0)).flatten(1) @ noise.T.to(own["sketch"])
+        population = _total(reference["cov"])
+        scale = _total(own["cov"]) / torch.where(population > 0, population, 1.0)
+        squared = pairwise_squared(along).mul_(4 / noise.shape[1] ** 2 / len(noise))
+        return squared.mul_(scale.to(squared)[:, None])
+
     def draw(self, reference: Statistics, n: int, draws: int, generator: torch.Generator) -> Statistics:
         """Sketches of ``draws`` samples of n: elliptical copula, the reference's quantiles as marginals."""
         cov, tail = reference["cov"], reference["tail"]
@@ -177,6 +188,10 @@ class SlicedDistance(DistanceKind):
             found.append(n * (law * gap).sum(1).mean() ** (2 / self.order))
         ripple = torch.stack(found)
         return torch.where(ripple > 0, ripple, 1.0)[back].to(sizes)
+
+
+def _total(cov: Tensor) -> Tensor:
+    return cov.diagonal(dim1=-2, dim2=-1).sum(-1)
 
 
 def _order_law(score: Tensor, n: int, ranks: Tensor) -> Tensor:

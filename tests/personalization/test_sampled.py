@@ -169,12 +169,13 @@ def test_standard_errors_are_the_spread_of_repeated_samples(name):
     y = torch.randn(80, 2, generator=g)
     kind = kind.fitted(torch.cat([x.flatten(0, 1), y]))
     squared = kind.between(x, y)[0].square().double()
-    # 40 repetitions know their spread to 11 %; fits that jump make the jackknife of mixtures too large.
-    assert (
-        0.65
-        < float(kind.linear_variance(x, y).mean().sqrt() / squared.std())
-        < (1.8 if name == "mixture" else 1.35)
-    )
+    # 40 repetitions know their spread to 11 %.
+    assert 0.65 < float(kind.linear_variance(x, y).mean().sqrt() / squared.std()) < 1.35
+    y = y.expand(40, 80, 2)
+    both = kind.linear_variance(x, y) + kind.linear_variance(y, x)
+    # Duals of a transport plan are not unique and the ascent to a direction starts elsewhere.
+    loose = {"exact": 0.05, "max_sliced": 0.15}.get(name, 1e-4)
+    torch.testing.assert_close(kind.pair_variance(x, y), both, rtol=loose, atol=1e-9)
 
 
 def test_bad_input_is_refused_by_name():
