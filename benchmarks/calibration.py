@@ -1,6 +1,6 @@
 """How well the distances are calibrated, and how fast they are: the tables of docs/personalization.md.
 
-python -m benchmarks.calibration [--london PATH/load_hourly.parquet] [--tables null power samples errors speed pairs]
+python -m benchmarks.calibration [--london PATH/load_hourly.parquet] [--tables null power samples updates ...]
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -24,8 +25,10 @@ from personalization import (
     distance_to_population,
     pairwise_distances,
     pairwise_of_statistics,
+    update_distances,
 )
 from personalization.population import client_statistics
+from personalization.updates import Metric
 
 FEATURES = 24
 KINDS: dict[str, tuple[str, dict[str, object]]] = {
@@ -251,6 +254,54 @@ def error_ratio(
     return float(torch.stack(errors).mean() / torch.stack(values).std())
 
 
+def halves(parameters: int, steps: float, skewed: bool) -> Callable[[torch.Generator], Law]:
+    """Updates ``(2, parameters)`` that are means of half of the samples each, with noise of steps that all have alike."""
+
+    def make(g: torch.Generator) -> Law:
+        mix = torch.randn(parameters, parameters, generator=g) / parameters**0.5
+
+        def law(n: int) -> Tensor:
+            x = torch.randn(2, n // 2, parameters, generator=g)
+            mean = (torch.exp(0.7 * x) if skewed else x + 1).mean(1)
+            return (mean + steps * 2**0.5 * torch.randn(2, parameters, generator=g)) @ mix
+
+        return law
+
+    return make
+
+
+def updates_row(make: Callable[[torch.Generator], Law], metric: Metric, args: argparse.Namespace) -> str:
+    rows, pooled = [], []
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
+        updates, n = population(make(torch.Generator().manual_seed(seed)), args.clients, 30, 3000, seed)
+        d = update_distances(torch.stack(updates), n.tolist(), metric, seed=seed)
+        found = [spearmanr(x, n).statistic for x in (d.value, d.calibrated)]
+        rows.append([*found, float(d.z.mean()), float(d.z.std())])
+        pooled.append(d.p_value.numpy())
+    p = np.concatenate(pooled)
+    raw, calibrated, z, spread = np.mean(rows, 0)
+    rejected = sum(kstest(x, "uniform").pvalue < 0.01 for x in pooled)
+    return (
+        f"{raw:+.3f} | {calibrated:+.3f} | {z:+.2f} | {spread:.2f} | {kstest(p, 'uniform').statistic:.3f} "
+        f"| {rejected} of {args.seeds} | {(p < 0.05).mean():.3f}"
+    )
+
+
+def updates_table(args: argparse.Namespace) -> None:
+    print(
+        "| updates | metric | raw | calibrated | z mean | z std | KS | rejected | p < .05 |\n|" + "---|" * 9
+    )
+    laws = {
+        "normal": halves(40, 0.0, skewed=False),
+        "normal, 400 parameters": halves(400, 0.0, skewed=False),
+        "normal, noise of steps": halves(40, 0.03, skewed=False),
+        "log-normal": halves(40, 0.0, skewed=True),
+    }
+    for name, make in laws.items():
+        for metric in get_args(Metric):
+            print(f"| {name} | {metric} | {updates_row(make, metric, args)} |", flush=True)
+
+
 ERROR_LAWS = {
     f"{name} {shift} {scale}": (name == "log-normal", shift, scale)
     for name in ("normal", "log-normal")
@@ -269,6 +320,7 @@ TABLES = {
     "null": null_table,
     "power": power_table,
     "samples": samples_table,
+    "updates": updates_table,
     "errors": errors_table,
     "speed": speed_table,
     "pairs": pairs_table,

@@ -50,6 +50,7 @@ from .reference import Summary, combine, summarise
 from .samples import SampleDistance
 from .sketch import midpoint_levels, quantile_sketch, quantile_sketches, unit_projections
 from .sliced import SlicedDistance, pairwise_sliced_wasserstein, sliced_wasserstein
+from .updates import pairwise_update_distances, update_distances
 from .weighting import RectifiedWeight
 from .work import DampedRate, PersonalWork, SharedWork
 
@@ -124,6 +125,7 @@ __all__ = [
     "pairwise_distances",
     "pairwise_of_statistics",
     "pairwise_sliced_wasserstein",
+    "pairwise_update_distances",
     "pooled_choices",
     "quantile_sketch",
     "quantile_sketches",
@@ -137,5 +139,6 @@ __all__ = [
     "sliced_wasserstein",
     "summarise",
     "unit_projections",
+    "update_distances",
     "wasserstein_line",
 ]

@@ -114,6 +114,10 @@ def pairwise_squared(rows: Tensor, *, block: int = 1024) -> Tensor:
 
 def rounding(features: Sequence[Tensor]) -> float:
     """Squared distance below which two laws differ by rounding only."""
-    eps, wide_eps = torch.finfo(features[0].dtype).eps, torch.finfo(torch.float64).eps
     mean_square = sum(float(wide(x.detach()).square().mean()) for x in features) / len(features)
-    return max((16 * eps) ** 2, 64 * wide_eps) * mean_square
+    return rounding_of(features[0].dtype, mean_square)
+
+
+def rounding_of(dtype: torch.dtype, mean_square: float) -> float:
+    """Squared distance that values of a dtype and this mean square have by rounding only."""
+    return max((16 * torch.finfo(dtype).eps) ** 2, 64 * torch.finfo(torch.float64).eps) * mean_square

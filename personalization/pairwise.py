@@ -142,7 +142,7 @@ def _between_statistics(
     squared = kind.pairwise(own)
     squared.masked_fill_(squared <= floor, 0.0)
     if not options.calibrated or len(n) == 1:
-        return _plain(squared, n)
+        return plain_pairs(squared, n)
     # Chunks, for the weighted copies of all statistics would double the memory.
     parts = [slice(start, start + _ROWS) for start in range(0, len(n), _ROWS)]
     mean = combine(
@@ -175,6 +175,16 @@ def _judged(
     return _finished(found)
 
 
+def judge_pairs(
+    measured: Measured, moments: tuple[Tensor, Tensor, Tensor], n: Tensor, gate: float
+) -> Pairwise:
+    """Judge squared distances by mean, deviation and skewness of their nulls, all ``(clients, clients)``."""
+    found = _blank(measured.squared, n)
+    mean, std, skew = (x.to(measured.squared.device) for x in moments)
+    _fill(found, slice(None), (mean, std, skew), measured.variance, gate)
+    return replace(_finished(found), converged=measured.converged)
+
+
 def _blank(squared: Tensor, n: Tensor) -> Pairwise:
     mean, z, calibrated = (torch.zeros_like(squared) for _ in range(3))
     converged = torch.ones_like(squared, dtype=torch.bool)
@@ -205,7 +215,8 @@ def _finished(found: Pairwise) -> Pairwise:
     return found
 
 
-def _plain(squared: Tensor, n: Tensor) -> Pairwise:
+def plain_pairs(squared: Tensor, n: Tensor) -> Pairwise:
+    """Squared distances ``(clients, clients)`` that nothing calibrates; the matrix is used up."""
     found = _finished(_blank(squared, n))
     found.calibrated.copy_(found.value)
     return found
@@ -221,13 +232,11 @@ def _between_samples(
     measured = _all_pairs(kind, own, variance=judged)
     squared = torch.where(measured.squared > rounding(samples), measured.squared, 0.0)
     if not judged:
-        found = _plain(squared, n)
+        found = plain_pairs(squared, n)
     else:
         used = torch.tensor([len(x) for x in own], dtype=squared.dtype)
         moments = _pair_null(kind, pool, used, options.draws).at(1 / (1 / used[:, None] + 1 / used))
-        found, (mean, std, skew) = _blank(squared, n), (x.to(squared.device) for x in moments)
-        _fill(found, slice(None), (mean, std, skew), measured.variance, options.gate)
-        found = _finished(found)
+        found = judge_pairs(replace(measured, squared=squared), moments, n, options.gate)
     return replace(found, converged=measured.converged).to(samples[0].dtype)
 
 

@@ -27,14 +27,14 @@ def cosine_distance(updates: Tensor, *, weights: Tensor | None = None, pairwise:
     References:
         Sattler, Mueller and Samek, Clustered federated learning, IEEE TNNLS 32(8), 2021 (cosine of updates).
     """
-    updates = _checked(updates)
+    updates = check_updates(updates)
     if pairwise:
         directions = _directions(updates)
         distance = _gap(directions @ directions.mT, directions.unsqueeze(1), directions).fill_diagonal_(0)
     elif len(updates) == 1:
         return updates.new_zeros(1)
     else:
-        own, mean = _directions(updates), _directions(_others(updates, weights))
+        own, mean = _directions(updates), _directions(others(updates, weights))
         distance = _gap((own * mean).sum(1), own, mean)
     return distance.to(updates.dtype)
 
@@ -54,16 +54,17 @@ def l2_distance(updates: Tensor, *, weights: Tensor | None = None, pairwise: boo
     Raises:
         ValueError: as :func:`cosine_distance`.
     """
-    updates = _checked(updates)
+    updates = check_updates(updates)
     if pairwise:
         return safe_root(pairwise_squared(wide(updates) - wide(updates).mean(0))).to(updates.dtype)
     if len(updates) == 1:
         return updates.new_zeros(1)
-    gap = wide(updates) - _others(updates, weights)
+    gap = wide(updates) - others(updates, weights)
     return gap.square().sum(1).sqrt().to(updates.dtype)
 
 
-def _checked(updates: Tensor) -> Tensor:
+def check_updates(updates: Tensor) -> Tensor:
+    """Refuse anything but a finite floating matrix that is not empty."""
     if updates.ndim != 2 or 0 in updates.shape or not updates.is_floating_point():
         raise ValueError(
             f"updates of type {updates.dtype} and shape {tuple(updates.shape)}; give a floating matrix "
@@ -78,8 +79,8 @@ def _checked(updates: Tensor) -> Tensor:
     return updates
 
 
-def _others(updates: Tensor, weights: Tensor | None) -> Tensor:
-    """Weighted mean of all rows but the own, float64."""
+def others(updates: Tensor, weights: Tensor | None) -> Tensor:
+    """Weighted mean of all rows but the own, ``(clients, parameters)``, float64."""
     w = wide(updates).new_ones(len(updates)) if weights is None else wide(weights.to(updates.device))
     if w.shape != (len(updates),) or not bool(torch.isfinite(w).all()) or bool((w < 0).any()):
         raise ValueError(f"weights of shape {tuple(w.shape)}; give {len(updates)} finite ones, at least 0.")
