@@ -27,7 +27,7 @@ from personalization import (
     pairwise_of_statistics,
     update_distances,
 )
-from personalization.population import client_statistics
+from personalization.population import NullLaw, client_statistics
 from personalization.updates import Metric
 
 FEATURES = 24
@@ -79,7 +79,9 @@ def null_row(
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         law = make(torch.Generator().manual_seed(seed))
         features, n = population(law, args.clients, low, high, seed)
-        d = distance_to_population(features, name, seed=seed, draws=args.draws, **options)
+        d = distance_to_population(
+            features, name, seed=seed, draws=args.draws, null_from=args.null_from, **options
+        )
         plain = (d.value**2 - d.null_mean).clamp_min(0)
         columns = (d.value, plain, d.calibrated) if high > low + 1 else ()
         found = [spearmanr(x, n).statistic for x in columns] or [np.nan] * 3
@@ -155,6 +157,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="how many populations")
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--draws", type=int, default=256)
+    parser.add_argument("--null-from", choices=get_args(NullLaw), default="law", help="of the table of nulls")
     parser.add_argument("--repetitions", type=int, default=20, help="of each cell of the table of errors")
     parser.add_argument(
         "--error-kinds", nargs="+", help="rows of the table of errors; all, which takes half an hour"

@@ -79,6 +79,13 @@ def measure_pairwise(data: ClientData, config: DistanceConfig) -> Between:
     return known[repr(config)]
 
 
+def named(features: list[Tensor], names: Sequence[str] | None) -> list[Tensor] | dict[str, Tensor]:
+    """The features by their clients' names, for error messages; as they are where names do not tell clients apart."""
+    if names is None or len(set(names)) < len(features):
+        return features
+    return dict(zip(names, features, strict=True))
+
+
 def _by_protocol(features: list[Tensor], config: DistanceConfig) -> Between:
     """Raw distances: with noise, or from sketches alone, there is no null to calibrate them by."""
     protocol = ProtocolConfig.of(config.protocol)
@@ -100,7 +107,7 @@ def _measure(data: ClientData, config: DistanceConfig, names: Sequence[str]) -> 
     features, own = FEATURES[config.features](data), config.options
     if config.protocol:
         return _by_protocol(features, config)
-    pairs = pairwise_distances(features, config.kind, seed=config.seed, names=names, **own)
+    pairs = pairwise_distances(named(features, names), config.kind, seed=config.seed, **own)
     if not pairs.converged.all():
         k, j = (~pairs.converged).nonzero()[0].tolist()
         warnings.warn(

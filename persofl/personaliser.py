@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from personalization import Distances, Modulator, distance_to_population
-from personalization.population import build_kind
+from personalization.population import build_kind, check_null
 
 from .algorithms import Algorithm
 from .controls import given_distances, is_given
@@ -20,9 +20,9 @@ from .data import ClientData, facts_of
 from .errors import PersoflError, unknown_name
 from .features import FEATURES, MODEL_FEATURES, Snapshot
 from .oracles import Oracle
-from .pairwise import Between, measure_pairwise
+from .pairwise import Between, measure_pairwise, named
 from .plan import Plan
-from .wire import OF_SUMS, TO_POPULATION, ProtocolConfig, Toll, check_sums, measure_by_protocol
+from .wire import OF_SAMPLES, OF_SUMS, TO_POPULATION, ProtocolConfig, Toll, check_sums, measure_by_protocol
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class DistanceConfig:
         permute: the control: deal the distances to other clients at random.
         deal: which deal; None deals anew for every seed of the run, so that a mean over seeds is one over deals.
         seed: of projections and of the null's draws.
-        options: of the kind, such as ``projections``.
+        options: of the kind, such as ``projections``, and of the comparison: ``draws``, ``gate``, ``null_from``.
         protocol: how they are measured without sharing samples, the fields of :class:`persofl.wire.ProtocolConfig`, such
             as ``{"name": "summed_reference", "epsilon": 2}``; empty computes them here, with the same result as
             ``summed_reference`` without noise.
@@ -103,8 +103,14 @@ class DistanceConfig:
                     "them out, and give the protocol's own in protocol.options."
                 )
             return
-        options = {name: value for name, value in self.options.items() if name not in OF_SUMS}
+        options = {name: value for name, value in self.options.items() if name not in (*OF_SUMS, OF_SAMPLES)}
         built = build_kind(self.kind, self.seed, options)
+        if protocol is not None and OF_SAMPLES in self.options:
+            raise PersoflError(
+                f"distance.options.{OF_SAMPLES} chooses how samples in one place are judged; with protocol "
+                f"{protocol.name!r} they stay with the clients: leave it out."
+            )
+        check_null(self.options.get(OF_SAMPLES), built)
         if protocol is not None:
             check_sums(protocol.name, self.kind, built)
 
@@ -158,7 +164,7 @@ def _measure(
 
 
 def _plainly(features: list[Tensor], config: DistanceConfig, names: Sequence[str] | None) -> Distances:
-    return distance_to_population(features, config.kind, seed=config.seed, names=names, **config.options)
+    return distance_to_population(named(features, names), config.kind, seed=config.seed, **config.options)
 
 
 def _features(data: ClientData, name: str, model: Snapshot | None) -> list[Tensor]:

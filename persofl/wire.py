@@ -38,6 +38,8 @@ BETWEEN: Mapping[str, type[Protocol]] = {
 """Protocols that compare clients with each other, for graphs, clusters and gates."""
 OF_SUMS = ("weighting", "draws", "gate")
 """Options of a comparison with the population, beside those of its kind."""
+OF_SAMPLES = "null_from"
+"""One more where the samples are in one place."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ multiplies the null by ``n (1/n + 1/M)``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from torch import Tensor
 from .distances import Distances
 from .kind import DistanceKind, Statistics
 from .numeric import safe_root, seeded, wide
+
+_TAIL = 0.05
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Null:
         skew: third standardised moment, ``(grid,)``.
         ripple: of a size, by which mean and deviation are divided because it jumps between one size and the next, see
             :meth:`personalization.DistanceKind.ripple`; None where nothing does.
+        scores: z-scores of the draws themselves, sorted, ``(grid, draws)``, where their law is that of the data and may
+            have any shape; None where the moments tell it.
     """
 
     sizes: Tensor
@@ -52,17 +56,44 @@ class Null:
     std: Tensor
     skew: Tensor
     ripple: Callable[[Tensor], Tensor] | None = None
+    scores: Tensor | None = None
 
     def at(self, n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, standard deviation and skewness of ``d^2`` at sizes n, any shape."""
+        left, right, share = self._between(n)
+        mean, std = (_power_law(x[left], x[right], share) for x in (self.mean, self.std))
+        scale = (1.0 if self.ripple is None else self.ripple(n)) / n
+        return mean * scale, std * scale, torch.lerp(self.skew[left], self.skew[right], share)
+
+    def chance(self, n: Tensor, z: Tensor) -> Tensor:
+        """Chance of a z-score at least this large at sizes n, of the shape of ``z``.
+
+        With ``scores`` the share of draws beyond, down to a twentieth; further out the moments' law, scaled to join.
+        """
+        left, right, share = self._between(n)
+        skew = torch.lerp(self.skew[left], self.skew[right], share)
+        zero, one = torch.zeros_like(z), torch.ones_like(z)
+        by_moments = p_value(z, zero, one, skew)
+        if self.scores is None:
+            return by_moments
+        beyond = torch.stack(
+            [1 - torch.searchsorted(row, z.contiguous()) / len(row) for row in self.scores]
+        ).to(z)
+        rank = torch.arange(beyond[0].numel(), device=z.device).reshape(z.shape)
+        flat = beyond.flatten(1)
+        drawn = torch.lerp(flat[left, rank], flat[right, rank], share)
+        edge = self.scores.quantile(1 - _TAIL, dim=1)
+        edge = torch.lerp(edge[left], edge[right], share)
+        tail = _TAIL * by_moments / p_value(edge, zero, one, skew).clamp_min(1e-300)
+        return torch.where(z > edge, tail, drawn.clamp_min(_TAIL))
+
+    def _between(self, n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of sizes n, the places on the grid left and right of them, and how far between they lie, in log n."""
         knots = self.sizes.log()
         right = torch.searchsorted(self.sizes, n.contiguous()).clamp(max=len(knots) - 1)
         left = (right - 1).clamp_min(0)
         width = (knots[right] - knots[left]).clamp_min(1e-12)
-        share = ((n.log() - knots[left]) / width).clamp(0, 1)
-        mean, std = (_power_law(x[left], x[right], share) for x in (self.mean, self.std))
-        scale = (1.0 if self.ripple is None else self.ripple(n)) / n
-        return mean * scale, std * scale, torch.lerp(self.skew[left], self.skew[right], share)
+        return left, right, ((n.log() - knots[left]) / width).clamp(0, 1)
 
 
 def _power_law(left: Tensor, right: Tensor, share: Tensor) -> Tensor:
@@ -210,12 +241,17 @@ def calibrate(
             clients of one law keep a positive rest, the larger the fewer their samples.
         dtype: of the result.
     """
-    moments = null.at(n.to(measured.squared.dtype))
+    own = n.to(measured.squared.dtype)
+    moments = null.at(own)
     inflation = n / size
     scaled = Measured(measured.squared, measured.variance * inflation, measured.converged)
-    return judge(
+    found = judge(
         scaled, moments[0] * inflation, moments[1] * inflation, moments[2], n, gate=gate, dtype=dtype
     )
+    if null.scores is None:
+        return found
+    z = z_score(measured.squared, moments[0] * inflation, moments[1] * inflation)
+    return replace(found, p_value=null.chance(own, z).to(dtype))
 
 
 def judge(

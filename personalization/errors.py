@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -34,25 +34,33 @@ def check_order(order: float) -> None:
         raise ValueError(f"order={order} is no Wasserstein order; use 1 <= order < inf (1 or 2 are usual).")
 
 
-def check_features(features: Sequence[Tensor], names: Sequence[str] | None = None) -> None:
+Features = Iterable[Tensor] | Mapping[str, Tensor]
+"""Samples of clients, one tensor ``(n_k, F)`` for each; a mapping names them."""
+
+
+def check_features(features: Features) -> list[Tensor]:
     """Refuse anything but finite floating ``(n_k, F)`` tensors with one F, dtype and device, and at least two rows.
 
     Args:
-        features: one tensor ``(n_k, F)`` per client.
-        names: the clients' names for the messages; their position otherwise.
+        features: one tensor per client; errors call them by the mapping's names, or else by their position.
+
+    Returns:
+        The tensors as a list.
 
     Raises:
         ValueError: names the first client at fault, the value received, and what to do.
     """
-    if len(features) == 0:
-        raise ValueError("features is empty; give one (n_k, F) tensor per client, at least one.")
-    if names is not None and len(names) != len(features):
+    if not isinstance(features, Iterable):
         raise ValueError(
-            f"{len(names)} names for {len(features)} clients; give one name per client, or none."
+            f"features is of type {type(features).__name__}; give one (n_k, F) tensor per client, in a list."
         )
-    for k, x in enumerate(features):
-        who = f"Client {names[k]!r}" if names is not None else f"Client {k}"
-        _check_client(x, features[0], who)
+    named = isinstance(features, Mapping)
+    items = list(features.items() if isinstance(features, Mapping) else enumerate(features))
+    if not items:
+        raise ValueError("features is empty; give one (n_k, F) tensor per client, at least one.")
+    for name, x in items:
+        _check_client(x, items[0][1], f"Client {name!r}" if named else f"Client {name}")
+    return [x for _, x in items]
 
 
 def _check_client(x: object, first: Tensor, who: str) -> None:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from .calibration import Measured, Null, fit_null, p_value, size_grid, standard_error, z_score
-from .errors import check_features, check_gate
+from .errors import Features, check_features, check_gate
 from .kind import AnyDistance, DistanceKind, Statistics
 from .numeric import rounding, safe_root, seeded, wide
-from .population import build_kind, client_statistics, labels_of, standardised
+from .population import DRAWS, NullLaw, build_kind, check_null, client_statistics, labels_of, standardised
 from .reference import combine, summarise
+from .resampled import pool_pair_null
 from .sampled import Pool, alike, permutation_null, thinned
 from .samples import SampleDistance
 
@@ -66,15 +67,15 @@ class Pairwise:
 
 
 def pairwise_distances(
-    features: Sequence[Tensor],
+    features: Features,
     kind: str | AnyDistance = "sliced",
     *,
     calibrated: bool = True,
     seed: int = 0,
     draws: int | None = None,
     gate: float = 1.0,
+    null_from: NullLaw | None = None,
     standardise: bool = False,
-    names: Sequence[str] | None = None,
     **options: object,
 ) -> Pairwise:
     """Distance between any two clients.
@@ -82,14 +83,14 @@ def pairwise_distances(
     "sliced" of order 2 and "gaussian" with ``diagonal=True`` take one matrix product; the others loop over pairs.
 
     Args:
-        features: one tensor ``(n_k, F)`` per client, of one dtype and device.
+        features: as in :func:`personalization.distance_to_population`.
         kind: a name in :data:`personalization.DISTANCES`, or a distance built beforehand.
         calibrated: subtract what the two clients' sampling noise alone would show.
         seed: of the null's draws and, for a kind given by name, of its projections.
         draws: samples of the null per size; as in :func:`personalization.distance_to_population`.
         gate: the z-score below which a calibrated distance is 0.
+        null_from: what the null is drawn from; as in :func:`personalization.distance_to_population`.
         standardise: divide by the population's standard deviation per feature first.
-        names: of the clients, for error messages.
         options: of the kind.
 
     Returns:
@@ -99,17 +100,20 @@ def pairwise_distances(
         ValueError: as :func:`personalization.distance_to_population`.
     """
     check_gate(gate)
-    check_features(features, names)
+    clients = check_features(features)
     built = build_kind(kind, seed, options)
-    samples = standardised(features, labels_of(built)) if standardise else list(features)
+    null_from = check_null(null_from, built)
+    samples = standardised(clients, labels_of(built)) if standardise else clients
     n = torch.tensor([len(x) for x in samples], device=samples[0].device)
     if isinstance(built, SampleDistance):
         return _between_samples(
             samples, built, n, _Options(calibrated, seed, built.draws if draws is None else draws, gate)
         )
     own = client_statistics(built, samples)
-    chosen = _Options(calibrated, seed, 256 if draws is None else draws, gate)
-    return _between_statistics(own, built, n, chosen, rounding(samples)).to(samples[0].dtype)
+    chosen = _Options(calibrated, seed, DRAWS[null_from] if draws is None else draws, gate)
+    return _between_statistics(
+        own, built, n, chosen, rounding(samples), samples if null_from == "pool" else None
+    ).to(samples[0].dtype)
 
 
 def pairwise_of_statistics(
@@ -125,7 +129,7 @@ def pairwise_of_statistics(
         seed: of the null.
         gate: the z-score below which a calibrated distance is 0.
     """
-    return _between_statistics(own, kind, n, _Options(True, seed, draws, gate), 0.0)
+    return _between_statistics(own, kind, n, _Options(True, seed, draws, gate), 0.0, None)
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,12 @@ class _Options:
 
 
 def _between_statistics(
-    own: Statistics, kind: DistanceKind, n: Tensor, options: _Options, floor: float
+    own: Statistics,
+    kind: DistanceKind,
+    n: Tensor,
+    options: _Options,
+    floor: float,
+    samples: Sequence[Tensor] | None,
 ) -> Pairwise:
     squared = kind.pairwise(own)
     squared.masked_fill_(squared <= floor, 0.0)
@@ -150,11 +159,20 @@ def _between_statistics(
     ).mean()
     mean = {name: x.detach() for name, x in mean.items()}
     grid = size_grid(float(n.min()), float(n.max()))
-    null = fit_null(kind, mean, grid, draws=options.draws, seed=options.seed)
+    if samples is None:
+        null = fit_null(kind, mean, grid, draws=options.draws, seed=options.seed)
+    else:
+        pool = Pool.of([x.detach() for x in samples], "samples", options.seed)
+        null = pool_pair_null(kind, pool, mean, grid, draws=options.draws)
     with torch.no_grad():
         fixed = {name: x.detach() for name, x in own.items()}
         each = kind.pair_variance(fixed, mean, seeded(options.seed, "noise"))
-    return _judged(squared, each, n, null.at(n.to(null.mean.dtype)), options.gate)
+    sizes = n.to(null.mean.dtype)
+    found = _judged(squared, each, n, null.at(sizes), options.gate)
+    if null.scores is None:
+        return found
+    chance = null.chance(2 / (1 / sizes[:, None] + 1 / sizes), found.z.to(sizes.dtype))
+    return replace(found, p_value=chance.to(found.value.dtype).fill_diagonal_(1))
 
 
 def _judged(

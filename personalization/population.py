@@ -4,33 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from .calibration import Measured, calibrate, fit_null, size_grid
 from .distances import Distances
-from .errors import check_features, check_gate
+from .errors import Features, check_features, check_gate, unknown_name
 from .kind import DISTANCES, AnyDistance, DistanceKind, Statistics, build_distance
 from .numeric import rounding, size_groups, wide
 from .reference import Summary, Weighting, combine, summarise
-from .sampled import sampled_distances
+from .resampled import dealt, pool_null
+from .sampled import Pool, sampled_distances
 from .samples import SampleDistance
+
+NullLaw = Literal["law", "pool"]
+
+DRAWS: dict[NullLaw, int] = {"law": 256, "pool": 512}
 
 _BATCH_VALUES = 4_000_000
 _CHUNK = 128
 
 
 def distance_to_population(
-    features: Sequence[Tensor],
+    features: Features,
     kind: str | AnyDistance = "sliced",
     *,
     seed: int = 0,
     draws: int | None = None,
     gate: float = 1.0,
     weighting: Weighting = "samples",
+    null_from: NullLaw | None = None,
     standardise: bool = False,
-    names: Sequence[str] | None = None,
     **options: object,
 ) -> Distances:
     """Distance of each client to all others, calibrated at the client's own sample size.
@@ -41,15 +47,19 @@ def distance_to_population(
     all others', see :mod:`personalization.sampled`; there the samples themselves must be in one place.
 
     Args:
-        features: one tensor ``(n_k, F)`` per client, of one dtype and device; ``n_k >= 2`` may differ.
+        features: one tensor ``(n_k, F)`` per client, of one dtype and device, ``n_k >= 2`` may differ; in any iterable, or
+            in a mapping from names, by which errors call them.
         kind: a name in :data:`personalization.DISTANCES`, or a distance built beforehand.
         seed: of the null's draws and, for a kind given by name, of its projections.
-        draws: samples of the null per size on the grid; 256 for sums, the kind's own number (64) for samples.
+        draws: samples of the null per size on the grid; 256 of a law, 512 of a pool; 64, or the
+            kind's own number, for kinds that compare samples.
         gate: the z-score below which the calibrated distance is 0; ``gate=0`` subtracts the null's mean only.
         weighting: a client's weight in the population, its ``samples`` or ``uniform``.
+        null_from: what the null is drawn from. ``"law"``: the law that sums describe, all that a server knows; the default
+            of kinds that need sums only. ``"pool"``: all clients' samples, whatever their law, which must be in one place;
+            the only one of kinds that compare samples. See :mod:`personalization.resampled`.
         standardise: divide by the population's standard deviation per feature first, itself a sum over
             clients.
-        names: of the clients, for error messages.
         options: of the kind, ``projections=``, ``quantiles=``, ``order=`` for "sliced", ``reference_size=`` for those
             of samples.
 
@@ -62,10 +72,11 @@ def distance_to_population(
         ValueError: see :func:`personalization.errors.check_features`; unknown kind or option, with the
             nearest one.
     """
-    check_features(features, names)
+    clients = check_features(features)
     check_gate(gate)
     built = build_kind(kind, seed, options)
-    samples = standardised(features, labels_of(built)) if standardise else list(features)
+    null_from = check_null(null_from, built)
+    samples = standardised(clients, labels_of(built)) if standardise else clients
     if len(samples) == 1:
         return _alone(samples[0])
     if isinstance(built, SampleDistance):
@@ -77,9 +88,24 @@ def distance_to_population(
     squared = torch.where(squared > rounding(samples), squared, 0.0)
     variance = _variance(built, samples, own, weighting, total)
     grid = size_grid(float(n.min()), float(n.max()))
-    null = fit_null(built, total.mean(), grid, draws=256 if draws is None else draws, seed=seed)
+    if draws is None:
+        draws = DRAWS[null_from]
+    if null_from == "pool":
+        pool = Pool.of(samples, weighting, seed)
+        null = pool_null(built, pool, dealt_reference(built, samples, pool, weighting), grid, draws=draws)
+    else:
+        null = fit_null(built, total.mean(), grid, draws=draws, seed=seed)
     measured = Measured(squared, variance, torch.ones_like(squared, dtype=torch.bool))
     return calibrate(measured, size, n, null, gate=gate, dtype=samples[0].dtype)
+
+
+def dealt_reference(
+    kind: DistanceKind, samples: Sequence[Tensor], pool: Pool, weighting: Weighting
+) -> Statistics:
+    """Mean statistics of a population without differences, see :func:`personalization.resampled.dealt`."""
+    n = torch.tensor([len(x) for x in samples], device=samples[0].device)
+    own = client_statistics(kind, dealt(samples, pool))
+    return combine(part.summed() for _, part in _summaries(own, n, weighting)).mean()
 
 
 def client_statistics(kind: DistanceKind, features: Sequence[Tensor]) -> Statistics:
@@ -122,6 +148,23 @@ def _variance(
             others = total.without(summarise(mine, n, weighting=weighting)).mean()
             variance[index] = wide(kind.linear_variance(x[start : start + _CHUNK], mine, others))
     return variance
+
+
+def check_null(null_from: NullLaw | None, kind: AnyDistance) -> NullLaw:
+    """The null of a kind, its own default for None.
+
+    Raises:
+        ValueError: an unknown name, or ``"law"`` for a kind that compares samples.
+    """
+    if null_from is None:
+        return "pool" if isinstance(kind, SampleDistance) else "law"
+    if null_from not in get_args(NullLaw):
+        raise unknown_name("null_from", null_from, get_args(NullLaw))
+    if null_from == "law" and isinstance(kind, SampleDistance):
+        raise ValueError(
+            f"null_from='law' with {type(kind).__name__}: sums give it no law; use null_from='pool', or leave it out."
+        )
+    return null_from
 
 
 def labels_of(kind: AnyDistance) -> int:

@@ -101,6 +101,18 @@ class Pool:
         stretch = self.shuffle[(start + torch.arange(min(total, size + own))) % total]
         return self.rows[stretch[self.owner[stretch] != client][:size]]
 
+    def generator(self, purpose: str) -> torch.Generator:
+        """A generator of the pool's seed for one purpose."""
+        return seeded(self.seed, purpose)
+
+    def draw(self, n: int, draws: int, generator: torch.Generator) -> Tensor:
+        """``draws`` samples of n rows, with replacement, ``(draws, n, F)``."""
+        if self.by_rows:
+            index = torch.randint(len(self.rows), (draws, n), generator=generator)
+        else:
+            index = self._by_client(self.chance, (draws, n), generator)
+        return self.rows[index]
+
     def halves(self, n: int, m: int, draws: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """``draws`` pairs of disjoint samples of the pool, ``(draws, n, F)`` and ``(draws, m, F)``."""
         if self.by_rows:

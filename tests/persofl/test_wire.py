@@ -234,6 +234,8 @@ def test_what_a_protocol_cannot_measure_is_refused(measuring, population):
         ({"features": "nonsense"}, "Unknown features 'nonsense'"),
         ({"deal": 3}, "deal=3 deals nothing without permute"),
         ({"features": "conditional", "protocol": SUMMED}, "sums over all clients before a protocol starts"),
+        ({"options": {"null_from": "pol"}}, "did you mean 'pool'"),
+        ({"options": {"null_from": "pool"}, "protocol": SUMMED}, "they stay with the clients: leave it out"),
         ({"kind": "energy", "protocol": SUMMED}, "needs the samples in one place"),
         ({"kind": "energy", "protocol": {"name": "quantile_sketches"}}, "kind and options have no effect"),
         ({"options": {"projections": 8}, "protocol": {"name": "fedwad"}}, "kind and options have no effect"),

@@ -170,7 +170,7 @@ def test_one_client_and_constant_clients(kind):
 
 def test_bad_input_is_refused_as_for_a_population():
     with pytest.raises(ValueError, match="Client 'b' has 1 sample"):
-        pairwise_distances([torch.randn(5, 2), torch.randn(1, 2)], names=["a", "b"])
+        pairwise_distances({"a": torch.randn(5, 2), "b": torch.randn(1, 2)})
     with pytest.raises(ValueError, match="did you mean 'sinkhorn'"):
         pairwise_distances(clients(), "sinkhorm")
     with pytest.raises(ValueError, match="draws=1"):

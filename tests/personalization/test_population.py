@@ -241,9 +241,16 @@ def test_bad_features_name_the_client_and_the_cure(features, message):
 
 def test_errors_use_the_clients_names():
     with pytest.raises(ValueError, match="Client 'MAC000016' has 1 sample"):
-        distance_to_population([torch.randn(5, 2), torch.randn(1, 2)], names=["MAC000002", "MAC000016"])
-    with pytest.raises(ValueError, match="1 names for 2 clients"):
-        distance_to_population([torch.randn(5, 2)] * 2, names=["MAC000002"])
+        distance_to_population({"MAC000002": torch.randn(5, 2), "MAC000016": torch.randn(1, 2)})
+
+
+def test_clients_come_in_any_iterable():
+    listed = clients()
+    expected = distance_to_population(listed)
+    for given_as in ((x for x in listed), dict(zip("abcd", listed, strict=True)), tuple(listed)):
+        assert torch.equal(distance_to_population(given_as).value, expected.value)
+    with pytest.raises(ValueError, match="type int; give one"):
+        distance_to_population(3)
 
 
 @pytest.mark.parametrize(
