@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -111,12 +112,13 @@ def _train_chunk(
     ):  # dropout's noise: a function of the round and the chunk's first client
         torch.manual_seed(integer_seed(stream.seed, stream.round, f"{stream.purpose}:{int(clients[0])}"))
         previous = -1
-        for step, count in enumerate(active):
-            if count != previous:
-                live = {name: matrix[:count] for name, matrix in rows.items()}
-                live_plan, previous = plan.take(slice(0, count)), count
-            batch = batch_at(bench.data, positions[:count, step * size : (step + 1) * size])
-            total[:count] += phase.step(live, batch, bench.oracle, live_plan)
+        with bench.oracle.holding(rows[phase.target]) if phase.target else nullcontext():
+            for step, count in enumerate(active):
+                if count != previous:
+                    live = {name: matrix[:count] for name, matrix in rows.items()}
+                    live_plan, previous = plan.take(slice(0, count)), count
+                batch = batch_at(bench.data, positions[:count, step * size : (step + 1) * size])
+                total[:count] += phase.step(live, batch, bench.oracle, live_plan)
     mean: Tensor = total / steps
     return mean
 

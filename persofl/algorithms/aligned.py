@@ -63,7 +63,7 @@ class Aligned(Algorithm):
     def phases(self) -> tuple[Phase, ...]:
         """See :class:`Algorithm`."""
         return (
-            Phase("shared", "local_steps", shared_step),
+            Phase("shared", "local_steps", shared_step, "shared"),
             Phase("personal", "personal_steps", self._aligned_step),
         )
 

@@ -41,11 +41,14 @@ class Phase:
         name: of its random stream; phases with other names draw other batches.
         steps: the plan's column that says how many.
         step: what one step does.
+        target: the matrix that steps change, where they do so by :func:`descend` and :func:`pull` alone and read it nowhere
+            else: the oracle may then keep it in a layout of its own until the last step. Empty where they do more.
     """
 
     name: str
     steps: str
     step: LocalStep
+    target: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,17 +180,21 @@ def descend(target: str, rows: Rows, batch: Batch, oracle: Oracle, lr: Tensor) -
     return oracle.descend(rows[target], batch, lr)
 
 
-def pull(target: str, rows: Rows, plan: Plan, weights: int | None = None) -> None:
+def pull(target: str, rows: Rows, plan: Plan, oracle: Oracle | None = None) -> None:
     r"""Pull a matrix towards the anchor: the proximal step of ``prox / 2 * |w - a|^2`` after a gradient step, in place.
 
     .. math:: w \leftarrow \frac{w + \eta\lambda a}{1 + \eta\lambda}
 
     The explicit step ``w - lr * prox * (w - a)`` is its first-order part, but diverges once ``lr * prox > 2``; this one
-    tends to the anchor as the strength grows, so a study can search strengths over decades. Only the first
-    ``weights`` columns are pulled: what follows are statistics.
+    tends to the anchor as the strength grows, so a study can search strengths over decades. The oracle tells parameters,
+    which are pulled, from statistics, which are not; without one all columns are parameters.
     """
     strength = plan.lr * plan.prox
-    rows[target][:, :weights].lerp_(rows["anchor"][:, :weights], strength / (1 + strength))
+    share = strength / (1 + strength)
+    if oracle is None:
+        rows[target].lerp_(rows["anchor"], share)
+    else:
+        oracle.pull(rows[target], rows["anchor"], share)
 
 
 def shared_step(rows: Rows, batch: Batch, oracle: Oracle, plan: Plan) -> Tensor:

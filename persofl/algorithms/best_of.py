@@ -56,8 +56,8 @@ class BestOf(Algorithm):
     def phases(self) -> tuple[Phase, ...]:
         """See :class:`Algorithm`."""
         return (
-            Phase("shared", "local_steps", shared_step),
-            Phase("personal", "personal_steps", self._personal_step),
+            Phase("shared", "local_steps", shared_step, "shared"),
+            Phase("personal", "personal_steps", self._personal_step, "personal"),
         )
 
     def _personal_step(self, rows: Rows, batch: Batch, oracle: Oracle, plan: Plan) -> Tensor:

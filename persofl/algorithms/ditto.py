@@ -53,8 +53,8 @@ class Ditto(Algorithm):
     def phases(self) -> tuple[Phase, ...]:
         """See :class:`Algorithm`."""
         return (
-            Phase("shared", "local_steps", shared_step),
-            Phase("personal", "personal_steps", _proximal_personal_step),
+            Phase("shared", "local_steps", shared_step, "shared"),
+            Phase("personal", "personal_steps", _proximal_personal_step, "personal"),
         )
 
     def keep(self, rows: Rows) -> Rows:
@@ -68,5 +68,5 @@ class Ditto(Algorithm):
 
 def _proximal_personal_step(rows: Rows, batch: Batch, oracle: Oracle, plan: Plan) -> Tensor:
     losses = personal_step(rows, batch, oracle, plan)
-    pull("personal", rows, plan, oracle.layout.trainable)
+    pull("personal", rows, plan, oracle)
     return losses

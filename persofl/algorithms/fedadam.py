@@ -42,7 +42,7 @@ class FedAdam(Algorithm):
 
     def phases(self) -> tuple[Phase, ...]:
         """See :class:`Algorithm`."""
-        return (Phase("shared", "local_steps", shared_step),)
+        return (Phase("shared", "local_steps", shared_step, "shared"),)
 
     def server_optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         """See :class:`Algorithm`."""

@@ -19,4 +19,4 @@ class FedAvg(Algorithm):
 
     def phases(self) -> tuple[Phase, ...]:
         """See :class:`Algorithm`."""
-        return (Phase("shared", "local_steps", shared_step),)
+        return (Phase("shared", "local_steps", shared_step, "shared"),)

@@ -32,10 +32,10 @@ class FedProx(Algorithm):
 
     def phases(self) -> tuple[Phase, ...]:
         """See :class:`Algorithm`."""
-        return (Phase("shared", "local_steps", _proximal_step),)
+        return (Phase("shared", "local_steps", _proximal_step, "shared"),)
 
 
 def _proximal_step(rows: Rows, batch: Batch, oracle: Oracle, plan: Plan) -> Tensor:
     losses = shared_step(rows, batch, oracle, plan)
-    pull("shared", rows, plan, oracle.layout.trainable)
+    pull("shared", rows, plan, oracle)
     return losses

@@ -45,11 +45,11 @@ class FineTune(Algorithm):
 
     def phases(self) -> tuple[Phase, ...]:
         """See :class:`Algorithm`."""
-        return (Phase("shared", "local_steps", shared_step),)
+        return (Phase("shared", "local_steps", shared_step, "shared"),)
 
     def adaptation(self) -> Phase:
         """See :class:`Algorithm`."""
-        return Phase("finetune", "personal_steps", self._finetune_step)
+        return Phase("finetune", "personal_steps", self._finetune_step, "personal")
 
     def _finetune_step(self, rows: Rows, batch: Batch, oracle: Oracle, plan: Plan) -> Tensor:
         # A modulator of lr scales fine-tuning by the same factor as the shared steps.

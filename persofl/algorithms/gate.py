@@ -73,8 +73,8 @@ class Gate(Algorithm):
     def phases(self) -> tuple[Phase, ...]:
         """See :class:`Algorithm`."""
         return (
-            Phase("shared", "local_steps", shared_step),
-            Phase("personal", "personal_steps", self._own_step),
+            Phase("shared", "local_steps", shared_step, "shared"),
+            Phase("personal", "personal_steps", self._own_step, "own"),
         )
 
     def _own_step(self, rows: Rows, batch: Batch, oracle: Oracle, plan: Plan) -> Tensor:
@@ -87,7 +87,7 @@ class Gate(Algorithm):
 
     def adaptation(self) -> Phase:
         """See :class:`Algorithm`."""
-        return Phase("finetune", "personal_steps", self._tune_step)
+        return Phase("finetune", "personal_steps", self._tune_step, "personal")
 
     def _tune_step(self, rows: Rows, batch: Batch, oracle: Oracle, plan: Plan) -> Tensor:
         return descend("personal", rows, batch, oracle, plan.lr * (self.tune_lr / self.lr))

@@ -29,7 +29,7 @@ class Local(Algorithm):
 
     def phases(self) -> tuple[Phase, ...]:
         """See :class:`Algorithm`."""
-        return (Phase("shared", "local_steps", personal_step),)
+        return (Phase("shared", "local_steps", personal_step, "personal"),)
 
     def delta(self, rows: Rows) -> Tensor | None:
         """Nothing."""

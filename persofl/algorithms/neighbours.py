@@ -45,7 +45,7 @@ class Neighbours(Algorithm):
 
     def phases(self) -> tuple[Phase, ...]:
         """See :class:`Algorithm`."""
-        return (Phase("shared", "local_steps", shared_step),)
+        return (Phase("shared", "local_steps", shared_step, "shared"),)
 
     def compares(self) -> bool:
         """See :class:`Algorithm`."""

@@ -47,7 +47,7 @@ class Split(Algorithm):
 
     def phases(self) -> tuple[Phase, ...]:
         """See :class:`Algorithm`."""
-        return (Phase("shared", "local_steps", shared_step),)
+        return (Phase("shared", "local_steps", shared_step, "shared"),)
 
     def delta(self, rows: Rows) -> Tensor | None:
         """See :class:`Algorithm`; nothing of the personal layers."""

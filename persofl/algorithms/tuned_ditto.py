@@ -77,10 +77,10 @@ class TunedDitto(Algorithm):
     def phases(self) -> tuple[Phase, ...]:
         """See :class:`Algorithm`; the personal phases share a name, and with it their batches."""
         personal = [
-            Phase("personal", "personal_steps", partial(_proximal_step, name, prox))
+            Phase("personal", "personal_steps", partial(_proximal_step, name, prox), name)
             for name, prox in zip(self._names, self.grid, strict=True)
         ]
-        return (Phase("shared", "local_steps", shared_step), *personal)
+        return (Phase("shared", "local_steps", shared_step, "shared"), *personal)
 
     def keep(self, rows: Rows) -> Rows:
         """See :class:`Algorithm`."""
@@ -93,5 +93,5 @@ class TunedDitto(Algorithm):
 
 def _proximal_step(target: str, prox: float, rows: Rows, batch: Batch, oracle: Oracle, plan: Plan) -> Tensor:
     losses = descend(target, rows, batch, oracle, plan.lr)
-    pull(target, rows, replace(plan, prox=torch.full_like(plan.lr, prox)), oracle.layout.trainable)
+    pull(target, rows, replace(plan, prox=torch.full_like(plan.lr, prox)), oracle)
     return losses

@@ -45,7 +45,7 @@ class TunedNeighbours(Neighbours):
 
     def adaptation(self) -> Phase:
         """See :class:`Algorithm`."""
-        return Phase("finetune", "personal_steps", self._finetune_step)
+        return Phase("finetune", "personal_steps", self._finetune_step, "personal")
 
     def _finetune_step(self, rows: Rows, batch: Batch, oracle: Oracle, plan: Plan) -> Tensor:
         # A modulator of lr scales fine-tuning by the same factor as the shared steps.

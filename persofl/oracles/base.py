@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -82,6 +83,19 @@ class Oracle(ABC):
         losses, grads = self.grad(rows, batch)
         rows.addcmul_(grads, lr, value=-1)
         return losses
+
+    def pull(self, rows: Tensor, anchor: Tensor, share: Tensor) -> None:
+        """Move the parameters of rows a share ``(clients, 1)`` of the way to the anchor's, in place."""
+        weights = self.layout.trainable
+        rows[:, :weights].lerp_(anchor[:, :weights], share)
+
+    @contextmanager
+    def holding(self, rows: Tensor) -> Iterator[None]:
+        """Promise that until the end only :meth:`descend` and :meth:`pull`, on its leading rows, read or write ``rows``.
+
+        An oracle may keep them elsewhere meanwhile; at the end, or an error, they are what the steps made of them.
+        """
+        yield
 
     @abstractmethod
     def embed(self, rows: Tensor, x: Tensor) -> Tensor:

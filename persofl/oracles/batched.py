@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -32,12 +33,48 @@ class BatchedOracle(Oracle):
         self._reversible = bool(getattr(module, "reversible", False))
         self._uses_weights_once: bool | None = None
         self._bound: tuple[Callable[[], Tensor | None], list[Sink]] = (lambda: None, [])
+        self._promised: Tensor | None = None
+        self._held: dict[str, Tensor] = {}
+
+    @contextmanager
+    def holding(self, rows: Tensor) -> Iterator[None]:
+        """See :meth:`Oracle.holding`; every parameter's copies lie together, which a product can change in one call.
+
+        In the rows other parameters lie between one client's weight and the next one's, and torch goes client by client.
+        """
+        self._promised = rows
+        try:
+            yield
+        finally:
+            for name, view in self.layout.views(rows).items():
+                if name in self._held:
+                    view.copy_(self._held[name])
+            self._promised, self._held, self._bound = None, {}, (lambda: None, [])
+
+    def pull(self, rows: Tensor, anchor: Tensor, share: Tensor) -> None:
+        """See :meth:`Oracle.pull`."""
+        if not self._held:
+            super().pull(rows, anchor, share)
+            return
+        own, towards = self._views(rows), self.layout.views(anchor)
+        for slot in self.layout.slots:
+            if slot.trainable:
+                part = own[slot.name]
+                part.lerp_(towards[slot.name], share.view(-1, *[1] * (part.dim() - 1)))
+
+    def _views(self, rows: Tensor) -> dict[str, Tensor]:
+        """The parameters of rows, where they are kept."""
+        if self._promised is None or len(self._promised) == 1:
+            return self.layout.views(rows)
+        if not self._held:
+            self._held = {name: view.contiguous() for name, view in self.layout.views(self._promised).items()}
+        return {name: part[: len(rows)] for name, part in self._held.items()}
 
     def grad(self, rows: Tensor, batch: Batch, penalty: Penalty | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Oracle.grad`."""
         grads = torch.empty_like(rows)
         sinks = {name: Sink(view) for name, view in self.layout.views(grads).items()}
-        losses, parts = self._backward(rows, batch, sinks, penalty=penalty)
+        losses, parts = self._backward(self.layout.views(rows), batch, sinks, penalty=penalty)
         for sink, part in zip(sinks.values(), parts, strict=True):
             if part is not None:
                 sink.fill_with(part)
@@ -54,8 +91,9 @@ class BatchedOracle(Oracle):
         if self._reversible:
             self._bind_in_place(rows)
             return self._reverse(batch, lr)
-        sinks = {name: Sink(view.data, subtract=True) for name, view in self.layout.views(rows).items()}
-        losses, parts = self._backward(rows, batch, sinks, lr)
+        views = self._views(rows)
+        sinks = {name: Sink(view.data, subtract=True) for name, view in views.items()}
+        losses, parts = self._backward(views, batch, sinks, lr)
         for sink, part in zip(sinks.values(), parts, strict=True):
             if part is not None:
                 sink.fill_with(part)
@@ -65,7 +103,7 @@ class BatchedOracle(Oracle):
         """Whether a layer that fills sinks is the only one to use its weight, and does so once."""
         scratch = rows[:1].clone()
         sinks = {name: Sink(view) for name, view in self.layout.views(scratch).items()}
-        _, parts = self._backward(rows[:1], Batch(batch.x[:1], batch.y[:1]), sinks)
+        _, parts = self._backward(self.layout.views(rows[:1]), Batch(batch.x[:1], batch.y[:1]), sinks)
         return all(
             sink.uses <= 1 and (part is None or not sink.filled)
             for sink, part in zip(sinks.values(), parts, strict=True)
@@ -73,7 +111,7 @@ class BatchedOracle(Oracle):
 
     def _backward(
         self,
-        rows: Tensor,
+        views: dict[str, Tensor],
         batch: Batch,
         sinks: dict[str, Sink],
         lr: Tensor | None = None,
@@ -82,11 +120,11 @@ class BatchedOracle(Oracle):
         """Losses, and the gradients that did not go into a sink; with ``lr``, its multiple of them."""
         self._bound = (lambda: None, [])
         if self._reversible and penalty is None:
-            self._training.bind(self.layout.views(rows), len(rows), sinks)
+            self._training.bind(views, len(batch.x), sinks)
             return self._reverse(batch, lr), [None] * len(sinks)
         # `.data`: every leaf counts its own changes, so one weight may change while another is still needed.
-        leaves = {name: view.data.requires_grad_() for name, view in self.layout.views(rows).items()}
-        self._training.bind(leaves, len(rows), sinks)
+        leaves = {name: view.data.requires_grad_() for name, view in views.items()}
+        self._training.bind(leaves, len(batch.x), sinks)
         with torch.enable_grad():
             embedding, prediction = (
                 self._training.embed(batch.x) if penalty else (None, self._training(batch.x))
@@ -102,7 +140,7 @@ class BatchedOracle(Oracle):
         """Tie the module to rows whose sinks are the rows themselves; the steps of a phase share one tie."""
         if self._bound[0]() is rows:
             return
-        views = self.layout.views(rows)
+        views = self._views(rows)
         sinks = {name: Sink(view, subtract=True) for name, view in views.items()}
         self._training.bind(views, len(rows), sinks)
         self._bound = (weakref.ref(rows), list(sinks.values()))

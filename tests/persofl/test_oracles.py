@@ -167,6 +167,52 @@ def test_steps_in_a_row_are_the_loops_whatever_lies_between(name, loss):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("clients", [1, 4])
+@pytest.mark.parametrize("name", [*sorted(MODELS), *ODD])
+def test_rows_that_are_held_end_as_the_loops(name, clients):
+    """With fewer clients at the end, pulls between the steps, and other rows asked for what holding leaves alone."""
+    shape = Shape(9, 2)
+    module = (ODD[name](shape) if name in ODD else build_model(name, shape, **SMALL.get(name, {}))).double()
+    first, last = (problem(shape, clients, 4, seed) for seed in (0, 1))
+    some = max(1, clients // 2)
+    lr, share = (torch.linspace(0, end, clients, dtype=torch.float64)[:, None] for end in (0.3, 0.9))
+    ends = []
+    for kind in ("loop", "batched"):
+        oracle = build_oracle(module, SquaredError(), (first.x[0], first.y[0]), kind)
+        rows, anchor = rows_for(oracle, clients), rows_for(oracle, 1, seed=3).expand(clients, -1)
+        with oracle.holding(rows):
+            losses = [oracle.descend(rows, first, lr)]
+            oracle.pull(rows, anchor, share)
+            losses.append(oracle.descend(rows, last, lr))
+            fewer = rows[:some]
+            losses.append(oracle.descend(fewer, Batch(first.x[:some], first.y[:some]), lr[:some]))
+            oracle.pull(fewer, anchor[:some], share[:some])
+        after = rows.clone()
+        oracle.descend(after, last, lr)
+        ends.append((*losses, rows, after))
+    for ours, theirs in zip(*ends, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
+
+
+def test_a_step_that_fails_leaves_held_rows_usable():
+    shape = Shape(9, 2)
+    data = problem(shape, 3, 4)
+    oracle = build_oracle(
+        build_model("mlp", shape).double(), SquaredError(), (data.x[0], data.y[0]), "batched"
+    )
+    rows, lr = rows_for(oracle, 3), torch.full((3, 1), 0.1, dtype=torch.float64)
+    expected = rows.clone()
+    oracle.descend(expected, data, lr)
+    broken = Batch(data.x[..., :-1, :], data.y)
+    with oracle.holding(rows):
+        oracle.descend(rows, data, lr)
+        with pytest.raises(RuntimeError):
+            oracle.descend(rows, broken, lr)
+    torch.testing.assert_close(rows, expected, rtol=1e-12, atol=1e-12)
+    oracle.descend(rows, data, lr)
+    assert not torch.equal(rows, expected)
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 4), st.booleans())
 def test_a_loss_s_own_gradient_is_autograd_s(clients, batch, horizon, quantiles):
