@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from personalization import Distances, Modulator, distance_to_population
+from personalization.errors import check_draws, check_gate
 from personalization.population import build_kind, check_null
 
 from .algorithms import Algorithm
@@ -111,6 +112,9 @@ class DistanceConfig:
                 f"{protocol.name!r} they stay with the clients: leave it out."
             )
         check_null(self.options.get(OF_SAMPLES), built)
+        check_gate(self.options.get("gate", 1.0))
+        if self.options.get("draws") is not None:
+            check_draws(self.options["draws"])
         if protocol is not None:
             check_sums(protocol.name, self.kind, built)
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from .errors import check_number
+
 _WIDEST = 1e6
 
 
@@ -92,6 +94,8 @@ def check_guarantee(epsilon: float, delta: float) -> None:
     Raises:
         ValueError: epsilon is not above 0, or delta not within (0, 1).
     """
+    for name, value in (("epsilon", epsilon), ("delta", delta)):
+        check_number(name, value, "one above 0, or leave the noise out for no privacy")
     if not epsilon > 0 or math.isinf(epsilon):
         raise ValueError(f"epsilon={epsilon} must be a number above 0; leave the noise out for no privacy.")
     if not 0 < delta < 1:

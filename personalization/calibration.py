@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from .distances import Distances
+from .errors import check_draws
 from .kind import DistanceKind, Statistics
-from .numeric import safe_root, seeded, wide
+from .numeric import narrowed, safe_root, seeded, wide
 
 _TAIL = 0.05
 
@@ -128,15 +129,20 @@ def fit_null(
     Raises:
         ValueError: fewer than two draws.
     """
-    if draws < 2:
-        raise ValueError(f"draws={draws}: a null needs at least two draws, some hundred to be of use.")
+    check_draws(draws)
     generator = seeded(seed, "null")
     squared = torch.stack([n * _null_draws(kind, reference, n, draws, generator) for n in sizes])
     grid = torch.tensor(sizes, dtype=squared.dtype, device=squared.device)
     return null_of(grid, squared, lambda n: kind.ripple(reference, n))
 
 
-def null_of(sizes: Tensor, scaled: Tensor, ripple: Callable[[Tensor], Tensor] | None = None) -> Null:
+def null_of(
+    sizes: Tensor,
+    scaled: Tensor,
+    ripple: Callable[[Tensor], Tensor] | None = None,
+    *,
+    any_shape: bool = False,
+) -> Null:
     """The null's moments on a grid, smoothed over it: what varies slowly with n need not be as noisy as its draws.
 
     With five sizes or more, the logarithms of mean and deviation follow the polynomial over ``log n`` of least degree,
@@ -146,7 +152,12 @@ def null_of(sizes: Tensor, scaled: Tensor, ripple: Callable[[Tensor], Tensor] | 
         sizes: the grid, increasing, ``(grid,)``.
         scaled: draws of ``n d^2``, ``(grid, draws)``.
         ripple: see :class:`Null`.
+        any_shape: keep the draws' z-scores, for laws that the moments do not tell; it takes some hundred draws.
     """
+    if any_shape:
+        null = null_of(sizes, scaled, ripple)
+        mean, std, _ = (x[:, None] for x in null.at(sizes))
+        return replace(null, scores=z_score(scaled / sizes[:, None], mean, std).sort(1).values)
     if ripple is not None:
         scaled = scaled / ripple(sizes)[:, None]
     mean, std = scaled.mean(1), scaled.std(1)
@@ -241,45 +252,49 @@ def calibrate(
             clients of one law keep a positive rest, the larger the fewer their samples.
         dtype: of the result.
     """
-    own = n.to(measured.squared.dtype)
-    moments = null.at(own)
     inflation = n / size
     scaled = Measured(measured.squared, measured.variance * inflation, measured.converged)
-    found = judge(
-        scaled, moments[0] * inflation, moments[1] * inflation, moments[2], n, gate=gate, dtype=dtype
-    )
-    if null.scores is None:
-        return found
-    z = z_score(measured.squared, moments[0] * inflation, moments[1] * inflation)
-    return replace(found, p_value=null.chance(own, z).to(dtype))
+    return judge(scaled, null, n, n, inflation=inflation, gate=gate, dtype=dtype)
 
 
 def judge(
     measured: Measured,
-    mean: Tensor,
-    std: Tensor,
-    skew: Tensor,
+    null: Null,
+    size: Tensor,
     n: Tensor,
     *,
     gate: float,
     dtype: torch.dtype,
+    inflation: Tensor | float = 1.0,
 ) -> Distances:
-    """Judge squared distances by the moments ``(clients,)`` of their nulls; see :func:`calibrate`."""
+    """Judge squared distances by their null.
+
+    Args:
+        measured: the squared distances of the clients.
+        null: of theirs.
+        size: where on the null's grid each client is, ``(clients,)``.
+        n: the clients' own sample counts, int64.
+        gate: see :func:`calibrate`.
+        dtype: of the result.
+        inflation: by which mean and deviation of the null are multiplied.
+    """
     squared = measured.squared
+    at = size.to(null.sizes)
+    mean, std = (x.to(squared.device) * inflation for x in null.at(at)[:2])
     z = z_score(squared, mean, std)
+    chance = null.chance(at, z.to(at)).to(squared)
     calibrated = torch.where(z >= gate, safe_root(squared - mean), 0.0)
     columns = {
         "value": safe_root(squared),
         "null_mean": mean,
         "null_std": std,
         "z": z,
-        "p_value": p_value(squared, mean, std, skew),
+        "p_value": torch.where(std > 0, chance, (squared <= mean).to(squared.dtype)),
         "calibrated": calibrated,
         "relative": relative_scale(calibrated, std),
-        "std_error": standard_error(squared, measured.variance, std),
+        "std_error": standard_error(squared.detach(), measured.variance, std),
     }
-    limit = torch.finfo(dtype).max
-    found = {name: x.clamp(-limit, limit).to(dtype) for name, x in columns.items()}
+    found = {name: narrowed(x, dtype) for name, x in columns.items()}
     return Distances(n=n, converged=measured.converged, **found)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 
 from .cluster_count import Array, affinity
-from .errors import unknown_name
+from .errors import check_options, unknown_name
 
 
 class Clustering(ABC):
@@ -59,10 +59,7 @@ def build_clustering(name: str, **params: object) -> Clustering:
     """
     if name not in CLUSTERINGS:
         raise unknown_name("clustering", name, CLUSTERINGS)
-    known = {f.name for f in fields(CLUSTERINGS[name])}  # type: ignore[arg-type]
-    for param in params:
-        if param not in known:
-            raise unknown_name(f"parameter of clustering {name!r}", param, known)
+    check_options(CLUSTERINGS[name], f"parameter of clustering {name!r}", params)
     return CLUSTERINGS[name](**params)
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from .numeric import narrowed
+
 _UNSAID = torch.empty(0)
 
 
@@ -79,5 +81,7 @@ class Distances:
     def to(self, target: torch.device | str | torch.dtype) -> Distances:
         """The distances on another device or in another floating dtype; ``n`` stays int64 and ``converged`` bool."""
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        keep = {"n", "converged"} if isinstance(target, torch.dtype) else set()
-        return Distances(**{name: x if name in keep else x.to(target) for name, x in moved.items()})
+        if not isinstance(target, torch.dtype):
+            return Distances(**{name: x.to(target) for name, x in moved.items()})
+        whole = {"n", "converged"}
+        return Distances(**{k: x if k in whole else narrowed(x, target) for k, x in moved.items()})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -50,7 +52,7 @@ def check_features(features: Features) -> list[Tensor]:
     Raises:
         ValueError: names the first client at fault, the value received, and what to do.
     """
-    if not isinstance(features, Iterable):
+    if not isinstance(features, Iterable) or isinstance(features, str | set | frozenset):
         raise ValueError(
             f"features is of type {type(features).__name__}; give one (n_k, F) tensor per client, in a list."
         )
@@ -100,7 +102,87 @@ def check_gate(gate: float) -> None:
     """Refuse a gate that is no number.
 
     Raises:
-        ValueError: it is NaN.
+        ValueError: it is NaN, or no number at all.
     """
-    if math.isnan(gate):
-        raise ValueError("gate=nan is no z-score; 1 is usual, 0 only takes off the null's mean.")
+    check_number("gate", gate, "a z-score; 1 is usual, 0 only takes off the null's mean")
+
+
+def check_draws(draws: int) -> None:
+    """Refuse a number of draws that makes no null.
+
+    Raises:
+        ValueError: it is no whole number, or below two.
+    """
+    check_whole("draws", draws, "a null needs some hundred to be of use", least=2)
+
+
+def check_whole(name: str, value: object, hint: str, *, least: int = 1) -> None:
+    """Refuse what is no whole number of at least ``least``.
+
+    Raises:
+        ValueError: names the value, and what it should be.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name}={value!r} is no whole number of at least {least}: {hint}.")
+
+
+def check_number(name: str, value: object, hint: str) -> None:
+    """Refuse what is no real number.
+
+    Raises:
+        ValueError: names the value, and what it should be.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(value):
+        raise ValueError(f"{name}={value!r} is no number: give {hint}.")
+
+
+def check_counts(n: Tensor | Sequence[int], clients: int, least: int = 1) -> Tensor:
+    """The samples of each client, int64 ``(clients,)``.
+
+    Raises:
+        ValueError: not one whole number a client, or too few.
+    """
+    try:
+        counts = torch.as_tensor(n)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"n of type {type(n).__name__}; give {clients} whole numbers of samples.") from error
+    whole = not counts.is_floating_point() and counts.dtype != torch.bool
+    if counts.shape != (clients,) or not whole or not bool((counts >= least).all()):
+        raise ValueError(
+            f"n={counts.tolist()}; give {clients} whole numbers of samples, at least {least}, one a client."
+        )
+    return counts.long()
+
+
+_SORTS: dict[str, tuple[type, str]] = {
+    "int": (Integral, "a whole number"),
+    "float": (Real, "a number"),
+    "bool": (bool, "true or false"),
+    "str": (str, "a name"),
+}
+
+
+def check_options(cls: type, what: str, options: Mapping[str, object]) -> None:
+    """Refuse options that a dataclass does not have, and values of another sort than its fields'.
+
+    Args:
+        cls: the dataclass, its annotations strings.
+        what: what an option is, "option of distance 'sliced'".
+        options: by name.
+
+    Raises:
+        ValueError: names the option, the value, and what it should be, or the nearest name.
+    """
+    known = {f.name: str(f.type).split(" | ") for f in fields(cls)}
+    for name, value in options.items():
+        if name not in known:
+            raise unknown_name(what, name, known)
+        sorts = [_SORTS[part] for part in known[name] if part in _SORTS]
+        if sorts and not (value is None and "None" in known[name]) and not _is_of(value, sorts):
+            wanted = " or ".join(words for _, words in sorts)
+            raise ValueError(f"{what[0].upper()}{what[1:]} {name}={value!r}: give {wanted}.")
+
+
+def _is_of(value: object, sorts: Iterable[tuple[type, str]]) -> bool:
+    """A bool is no number, though Python counts it as one."""
+    return any(isinstance(value, sort) and isinstance(value, bool) == (sort is bool) for sort, _ in sorts)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .numeric import wide
+from .numeric import safe_root, wide
 
 
 def daily_profiles(values: Tensor, steps_per_day: int, *, first: int = 0) -> Tensor:
@@ -144,7 +144,7 @@ def residual_norm(errors: Tensor) -> Tensor:
     )
     counts = number >= 2
     excess = torch.where(counts, mean.square() - noise, 0.0).sum() / counts.sum().clamp_min(1)
-    return excess.clamp_min(0).sqrt().to(errors.dtype)
+    return safe_root(excess).to(errors.dtype)
 
 
 def _known(errors: Tensor) -> Tensor:

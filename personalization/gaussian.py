@@ -140,7 +140,9 @@ class GaussianDistance(DistanceKind):
             slope = 1 - others / torch.where(mine > 0, mine, 1.0)
             curve = centred.square() * slope.unsqueeze(-2)
         else:
-            slope = torch.eye(centred.shape[-1]).to(centred) - _transport_map(own["cov"], reference["cov"])
+            slope = torch.eye(centred.shape[-1]).to(centred) - _transport_map(
+                own["cov"], matrix_root(reference["cov"])
+            )
             curve = (centred @ slope) * centred
         return (gap * centred + curve).sum(-1).var(-1, correction=0) / samples.shape[-2]
 
@@ -160,10 +162,11 @@ class GaussianDistance(DistanceKind):
                   + \kappa (\operatorname{tr} S C)^2
         """
         del reference, generator
-        rows = [self._elliptical(k, own) for k in range(len(own["mean"]))]
+        roots = own["cov"] if self.diagonal else matrix_root(own["cov"])
+        rows = [self._elliptical(k, own, roots) for k in range(len(own["mean"]))]
         return torch.stack(rows)
 
-    def _elliptical(self, k: int, own: Statistics) -> Tensor:
+    def _elliptical(self, k: int, own: Statistics, roots: Tensor) -> Tensor:
         cov = own["cov"][k]
         gap = 2 * (own["mean"][k] - own["mean"])
         plain = ((gap @ cov) * gap).sum(-1)
@@ -172,7 +175,7 @@ class GaussianDistance(DistanceKind):
             slope = torch.where(mine > 0, 1 - deviations(own["cov"]) / torch.where(mine > 0, mine, 1.0), 0.0)
             twice, trace = ((slope @ cov.square()) * slope).sum(-1), (slope * cov.diagonal()).sum(-1)
         else:
-            spread = (torch.eye(len(cov)).to(cov) - _transport_map(cov, own["cov"])) @ cov
+            spread = (torch.eye(len(cov)).to(cov) - _transport_map(cov, roots)) @ cov
             twice, trace = (spread * spread.mT).sum((-2, -1)), spread.diagonal(dim1=-2, dim2=-1).sum(-1)
         kurtosis = own["tail"][k]
         variance: Tensor = plain + 2 * (1 + kurtosis) * twice + kurtosis * trace.square()
@@ -195,9 +198,8 @@ def deviations(cov: Tensor) -> Tensor:
     return safe_root(cov.diagonal(dim1=-2, dim2=-1))
 
 
-def _transport_map(cov: Tensor, other: Tensor) -> Tensor:
-    """Matrix of the optimal map from ``N(., cov)`` to ``N(., other)``; zero where ``cov`` has no mass to move."""
-    root = matrix_root(other)
+def _transport_map(cov: Tensor, root: Tensor) -> Tensor:
+    """Matrix of the optimal map from ``N(., cov)`` to ``N(., root @ root)``; zero where ``cov`` has no mass to move."""
     values, vectors = torch.linalg.eigh(root @ cov @ root)
     seen = values > 1e-10 * values[..., -1:]
     inverse = torch.where(seen, torch.where(seen, values, 1.0).rsqrt(), 0.0)

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from .errors import unknown_name
+from .errors import check_options, unknown_name
 from .numeric import wide
 
 _SCALE: dict[str, Any] = {"search": {"low": 0.1, "high": 10.0, "log": True}}
@@ -105,10 +105,7 @@ def build_graph(name: str, **params: object) -> Graph:
     """
     if name not in GRAPHS:
         raise unknown_name("graph", name, GRAPHS)
-    known = {f.name for f in fields(GRAPHS[name])}  # type: ignore[arg-type]
-    for param in params:
-        if param not in known:
-            raise unknown_name(f"parameter of graph {name!r}", param, known)
+    check_options(GRAPHS[name], f"parameter of graph {name!r}", params)
     return GRAPHS[name](**params)
 
 
@@ -231,6 +228,10 @@ def check_pairwise(distances: Tensor) -> None:
     Raises:
         ValueError: says what is wrong, where, and what to do.
     """
+    if not isinstance(distances, Tensor):
+        raise ValueError(
+            f"distances are of type {type(distances).__name__}; give a matrix, such as pairwise_distances(...).calibrated."
+        )
     if distances.ndim != 2 or distances.shape[0] != distances.shape[1] or not len(distances):
         raise ValueError(
             f"distances have shape {tuple(distances.shape)}; give all pairs, (clients, clients), of at least one client."

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import fields
-from typing import Literal, TypeVar, overload
+from typing import ClassVar, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor
 
-from .errors import unknown_name
+from .errors import check_options, unknown_name
 from .numeric import grouped_jackknife, wide
 from .samples import SampleDistance
 
@@ -25,6 +24,9 @@ class DistanceKind(ABC):
     the relative scale are the same for every kind, see :mod:`personalization.population`. What needs the samples
     themselves is a :class:`personalization.SampleDistance`.
     """
+
+    degree: ClassVar[float] = 2.0
+    """Power of the features' unit that the squared distance has."""
 
     @abstractmethod
     def statistics(self, samples: Tensor) -> Statistics:
@@ -87,14 +89,14 @@ class DistanceKind(ABC):
             varied = [mine[name].requires_grad_() for name in noise]
             squared = self.squared(mine, own)
             if not squared.requires_grad:
-                return torch.full_like(squared, torch.inf)
+                return torch.full_like(wide(squared), torch.inf)
             slopes = torch.autograd.grad(squared.sum(), varied, allow_unused=True)
         first_order = [
             wide(slope).flatten(1) @ wide(x).flatten(1).T.to(slope.device)
             for slope, x in zip(slopes, noise.values(), strict=True)
             if slope is not None
         ]
-        return torch.stack(first_order).sum(0).square().mean(1).to(squared.dtype)
+        return torch.stack(first_order).sum(0).square().mean(1)
 
 
 def standard_noise(
@@ -148,8 +150,5 @@ def build_distance(name: str, **options: object) -> AnyDistance:
     if name not in DISTANCES:
         raise unknown_name("distance", name, DISTANCES)
     cls = DISTANCES[name]
-    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-    for option in options:
-        if option not in known:
-            raise unknown_name(f"option of distance {name!r}", option, known)
+    check_options(cls, f"option of distance {name!r}", options)
     return cls(**options)  # type: ignore[arg-type]  # the names are checked above, the values by the class

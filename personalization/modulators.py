@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import fields
 from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
 from .distances import Distances
-from .errors import unknown_name
+from .errors import check_options, unknown_name
 
 KNOBS = ("lr", "local_steps", "personal_steps", "prox", "mix", "weight", "depth", "align")
 
@@ -85,10 +84,7 @@ def build_modulator(name: str, **params: object) -> Modulator:
     """
     if name not in MODULATORS:
         raise unknown_name("modulator", name, MODULATORS)
-    known = {f.name for f in fields(MODULATORS[name])}  # type: ignore[arg-type]
-    for param in params:
-        if param not in known:
-            raise unknown_name(f"parameter of modulator {name!r}", param, known)
+    check_options(MODULATORS[name], f"parameter of modulator {name!r}", params)
     return MODULATORS[name](**params)
 
 
@@ -139,11 +135,15 @@ def column(x: Tensor, base: Tensor) -> Tensor:
     """A field of the distances as a floating column ``(clients, 1)`` on the device of ``base``.
 
     Raises:
-        ValueError: ``base`` has another shape than ``(clients, 1)``.
+        ValueError: ``base`` has another shape than ``(clients, 1)``, or NaN in it.
     """
     if base.shape != (len(x), 1):
         raise ValueError(
             f"base has shape {tuple(base.shape)}; give one column ({len(x)}, 1) for {len(x)} distances."
+        )
+    if torch.isnan(base).any():
+        raise ValueError(
+            f"base of client {int(torch.isnan(base)[:, 0].nonzero()[0, 0])} is NaN; give numbers."
         )
     dtype = base.dtype if base.is_floating_point() else torch.get_default_dtype()
     return x.to(device=base.device, dtype=dtype).unsqueeze(1)

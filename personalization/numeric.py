@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,19 @@ def safe_root(x: Tensor, order: float = 2.0) -> Tensor:
     """
     positive = x > 0
     return torch.where(positive, torch.where(positive, x, 1.0) ** (1 / order), 0.0)
+
+
+def single(samples: Sequence[Tensor]) -> list[Tensor]:
+    """Samples in half precision as float32, whose range holds their squares' sums; others as they are."""
+    return [x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in samples]
+
+
+def narrowed(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """In another floating dtype; what is too large for it is its largest number, and what is infinite stays so."""
+    limit = torch.finfo(dtype).max
+    if limit >= torch.finfo(x.dtype).max:
+        return x.to(dtype)
+    return torch.where(x.isinf(), x, x.clamp(-limit, limit)).to(dtype)
 
 
 def wide(x: Tensor) -> Tensor:
@@ -52,7 +66,11 @@ def argsort_last(x: Tensor) -> Tensor:
 
 def seeded(seed: int, purpose: str) -> torch.Generator:
     """A generator of its own for each purpose, so that a caller's data drawn from the same seed stay independent."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + zlib.crc32(purpose.encode())) % 2**63)
+    try:
+        number = operator.index(seed)
+    except TypeError as error:
+        raise ValueError(f"seed={seed!r} is no whole number; give one.") from error
+    return torch.Generator().manual_seed((number * 1_000_003 + zlib.crc32(purpose.encode())) % 2**63)
 
 
 def size_groups(features: Sequence[Tensor], limit: int) -> Iterator[tuple[list[int], Tensor]]:
@@ -112,10 +130,17 @@ def pairwise_squared(rows: Tensor, *, block: int = 1024) -> Tensor:
     return squared.fill_diagonal_(0)
 
 
-def rounding(features: Sequence[Tensor]) -> float:
-    """Squared distance below which two laws differ by rounding only."""
-    mean_square = sum(float(wide(x.detach()).square().mean()) for x in features) / len(features)
-    return rounding_of(features[0].dtype, mean_square)
+def rounding(features: Sequence[Tensor], degree: float = 2.0, labels: int = 0) -> float:
+    """Squared distance below which two laws differ by rounding only.
+
+    Args:
+        features: one tensor ``(n_k, F)`` per client.
+        degree: power of the features' unit that the squared distance has.
+        labels: how many trailing columns are no features.
+    """
+    own = [wide(x.detach())[:, : x.shape[1] - labels] for x in features] if degree else []
+    mean_square = sum(float(x.square().mean()) for x in own) / max(1, len(own)) if degree else 1.0
+    return rounding_of(features[0].dtype, mean_square ** (degree / 2))
 
 
 def rounding_of(dtype: torch.dtype, mean_square: float) -> float:

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from .calibration import Measured, Null, fit_null, p_value, size_grid, standard_error, z_score
-from .errors import Features, check_features, check_gate
+from .errors import Features, check_counts, check_draws, check_features, check_gate
 from .kind import AnyDistance, DistanceKind, Statistics
-from .numeric import rounding, safe_root, seeded, wide
+from .numeric import narrowed, rounding, safe_root, seeded, single, wide
 from .population import DRAWS, NullLaw, build_kind, check_null, client_statistics, labels_of, standardised
 from .reference import combine, summarise
 from .resampled import pool_pair_null
 from .sampled import Pool, alike, permutation_null, thinned
 from .samples import SampleDistance
 
-_ROWS = 512
+_ROWS = 64  # what the cache holds
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,8 @@ class Pairwise:
         """The distances on another device or in another floating dtype; ``n`` stays int64 and ``converged`` bool."""
         if not isinstance(target, torch.dtype):
             return Pairwise(**{f.name: getattr(self, f.name).to(target) for f in fields(self)})
-        limit = torch.finfo(target).max
-        names = ("value", "null_mean", "z", "p_value", "calibrated")
-        narrow = {name: getattr(self, name).clamp(-limit, limit).to(target) for name in names}
-        return replace(self, std_error=self.std_error.to(target), **narrow)
+        names = ("value", "null_mean", "z", "p_value", "calibrated", "std_error")
+        return replace(self, **{name: narrowed(getattr(self, name), target) for name in names})
 
 
 def pairwise_distances(
@@ -103,21 +101,29 @@ def pairwise_distances(
     clients = check_features(features)
     built = build_kind(kind, seed, options)
     null_from = check_null(null_from, built)
-    samples = standardised(clients, labels_of(built)) if standardise else clients
+    samples, dtype = single(clients), clients[0].dtype
+    if standardise:
+        samples = standardised(samples, labels_of(built))
     n = torch.tensor([len(x) for x in samples], device=samples[0].device)
     if isinstance(built, SampleDistance):
         return _between_samples(
             samples, built, n, _Options(calibrated, seed, built.draws if draws is None else draws, gate)
-        )
+        ).to(dtype)
     own = client_statistics(built, samples)
     chosen = _Options(calibrated, seed, DRAWS[null_from] if draws is None else draws, gate)
     return _between_statistics(
-        own, built, n, chosen, rounding(samples), samples if null_from == "pool" else None
-    ).to(samples[0].dtype)
+        own, built, n, chosen, rounding(samples, built.degree), samples if null_from == "pool" else None
+    ).to(dtype)
 
 
 def pairwise_of_statistics(
-    own: Statistics, kind: DistanceKind, n: Tensor, *, draws: int = 256, seed: int = 0, gate: float = 1.0
+    own: Statistics,
+    kind: DistanceKind,
+    n: Tensor | Sequence[int],
+    *,
+    draws: int = 256,
+    seed: int = 0,
+    gate: float = 1.0,
 ) -> Pairwise:
     """Calibrated distances between clients whose statistics, not samples, are known: a server that holds sketches.
 
@@ -128,8 +134,20 @@ def pairwise_of_statistics(
         draws: samples of the null per size.
         seed: of the null.
         gate: the z-score below which a calibrated distance is 0.
+
+    Raises:
+        ValueError: no statistics, or those of another kind; sample counts that fit no client.
     """
-    return _between_statistics(own, kind, n, _Options(True, seed, draws, gate), 0.0, None)
+    check_gate(gate)
+    check_draws(draws)
+    needed = kind.statistics(torch.zeros(2, 1)).keys()
+    if not needed <= own.keys():
+        raise ValueError(
+            f"own holds {', '.join(sorted(own)) or 'nothing'}; {type(kind).__name__} has statistics {', '.join(needed)}."
+        )
+    first = next(iter(own.values()))
+    counts = check_counts(n, len(first)).to(first.device)
+    return _between_statistics(own, kind, counts, _Options(True, seed, draws, gate), 0.0, None)
 
 
 @dataclass(frozen=True)
@@ -183,13 +201,18 @@ def _judged(
     The law of their sum is then that of either one, so that skewness is between theirs.
     """
     found = _blank(squared, n)
+    exact = moments[1]
     mean, std, skew = (x.to(squared.dtype) for x in moments)
     for start in range(0, len(n), _ROWS):
         rows = slice(start, start + _ROWS)
         spread = std[rows, None] + std
         weighed = ((std * skew)[rows, None] + std * skew) / torch.where(spread > 0, spread, 1.0)
         variance = each[rows] / n[rows, None] + each[:, rows].T / n
-        _fill(found, rows, (mean[rows, None] + mean, spread, weighed), variance, gate)
+        _fill(found, rows, (mean[rows, None] + mean, spread, weighed), gate)
+        # In float64: a variance of squares is a fourth power of the features.
+        found.std_error[rows] = standard_error(
+            wide(squared[rows].detach()), variance, exact[rows, None] + exact
+        )
     return _finished(found)
 
 
@@ -199,7 +222,8 @@ def judge_pairs(
     """Judge squared distances by mean, deviation and skewness of their nulls, all ``(clients, clients)``."""
     found = _blank(measured.squared, n)
     mean, std, skew = (x.to(measured.squared.device) for x in moments)
-    _fill(found, slice(None), (mean, std, skew), measured.variance, gate)
+    _fill(found, slice(None), (mean, std, skew), gate)
+    found.std_error.copy_(standard_error(measured.squared.detach(), measured.variance, std))
     return replace(_finished(found), converged=measured.converged)
 
 
@@ -210,9 +234,7 @@ def _blank(squared: Tensor, n: Tensor) -> Pairwise:
     return Pairwise(squared, mean, z, torch.ones_like(mean), calibrated, n, converged, unsaid)
 
 
-def _fill(
-    found: Pairwise, rows: slice, moments: tuple[Tensor, Tensor, Tensor], variance: Tensor, gate: float
-) -> None:
+def _fill(found: Pairwise, rows: slice, moments: tuple[Tensor, Tensor, Tensor], gate: float) -> None:
     """Judge rows of squared distances, in place: the matrices of a city fill a gigabyte."""
     squared, (mean, std, skew) = found.value[rows], moments
     limit = torch.finfo(squared.dtype).max
@@ -220,7 +242,6 @@ def _fill(
     found.calibrated[rows] = torch.where(z >= gate, safe_root(squared - mean), 0.0)
     found.null_mean[rows], found.z[rows] = mean, z
     found.p_value[rows] = p_value(squared, mean, std, skew)
-    found.std_error[rows] = standard_error(squared.detach(), variance, std)
 
 
 def _finished(found: Pairwise) -> Pairwise:
@@ -248,7 +269,9 @@ def _between_samples(
     own = [thinned(x, kind.max_samples, options.seed + k) for k, x in enumerate(samples)]
     judged = options.calibrated and len(own) > 1
     measured = _all_pairs(kind, own, variance=judged)
-    squared = torch.where(measured.squared > rounding(samples), measured.squared, 0.0)
+    squared = torch.where(
+        measured.squared > rounding(samples, kind.degree, kind.labels), measured.squared, 0.0
+    )
     if not judged:
         found = plain_pairs(squared, n)
     else:

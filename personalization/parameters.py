@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from .numeric import pairwise_squared, safe_root, wide
 
 
-def cosine_distance(updates: Tensor, *, weights: Tensor | None = None, pairwise: bool = False) -> Tensor:
+def cosine_distance(
+    updates: Tensor, *, weights: Tensor | Sequence[float] | None = None, pairwise: bool = False
+) -> Tensor:
     r"""One minus the cosine between clients' updates, :math:`1 - \langle u, v \rangle / (\|u\| \|v\|)`.
 
     Args:
@@ -39,7 +43,9 @@ def cosine_distance(updates: Tensor, *, weights: Tensor | None = None, pairwise:
     return distance.to(updates.dtype)
 
 
-def l2_distance(updates: Tensor, *, weights: Tensor | None = None, pairwise: bool = False) -> Tensor:
+def l2_distance(
+    updates: Tensor, *, weights: Tensor | Sequence[float] | None = None, pairwise: bool = False
+) -> Tensor:
     """Euclidean distance between clients' updates, to the weighted mean of all others or between all.
 
     Args:
@@ -55,16 +61,18 @@ def l2_distance(updates: Tensor, *, weights: Tensor | None = None, pairwise: boo
         ValueError: as :func:`cosine_distance`.
     """
     updates = check_updates(updates)
-    if pairwise:
-        return safe_root(pairwise_squared(wide(updates) - wide(updates).mean(0))).to(updates.dtype)
     if len(updates) == 1:
-        return updates.new_zeros(1)
-    gap = wide(updates) - others(updates, weights)
-    return gap.square().sum(1).sqrt().to(updates.dtype)
+        return updates.new_zeros((1, 1) if pairwise else 1)
+    rows, unit = of_order_one(updates)
+    gap = rows - (rows.mean(0) if pairwise else others(rows, weights))
+    squared = pairwise_squared(gap) if pairwise else gap.square().sum(1)
+    return (safe_root(squared) * unit).to(updates.dtype)
 
 
 def check_updates(updates: Tensor) -> Tensor:
     """Refuse anything but a finite floating matrix that is not empty."""
+    if not isinstance(updates, Tensor):
+        raise ValueError(f"updates of type {type(updates).__name__}; give a tensor (clients, parameters).")
     if updates.ndim != 2 or 0 in updates.shape or not updates.is_floating_point():
         raise ValueError(
             f"updates of type {updates.dtype} and shape {tuple(updates.shape)}; give a floating matrix "
@@ -79,18 +87,38 @@ def check_updates(updates: Tensor) -> Tensor:
     return updates
 
 
-def others(updates: Tensor, weights: Tensor | None) -> Tensor:
+def of_order_one(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows over their largest number, float64, so that squares neither overflow nor vanish; and that number."""
+    unit = wide(rows.detach().abs().max())
+    unit = torch.where(unit > 0, unit, 1.0)
+    return wide(rows) / unit, unit
+
+
+def others(updates: Tensor, weights: Tensor | Sequence[float] | None) -> Tensor:
     """Weighted mean of all rows but the own, ``(clients, parameters)``, float64."""
-    w = wide(updates).new_ones(len(updates)) if weights is None else wide(weights.to(updates.device))
-    if w.shape != (len(updates),) or not bool(torch.isfinite(w).all()) or bool((w < 0).any()):
-        raise ValueError(f"weights of shape {tuple(w.shape)}; give {len(updates)} finite ones, at least 0.")
-    rest = w.sum() - w
-    if not bool((rest > 1e-12 * w.sum()).all()):
+    w = client_shares(updates, weights)
+    rest = 1 - w
+    if not bool((rest > 1e-12).all()):
         raise ValueError(
             "Only one client has a weight above 0, so it has no others; give at least two such clients."
         )
     weighted = w.unsqueeze(1) * wide(updates)
     return (weighted.sum(0) - weighted) / rest.unsqueeze(1)
+
+
+def client_shares(updates: Tensor, weights: Tensor | Sequence[float] | None) -> Tensor:
+    """Weights of the clients that sum to one, ``(clients,)``, float64."""
+    if weights is None:
+        return wide(updates).new_full((len(updates),), 1 / len(updates))
+    if not isinstance(weights, Tensor):
+        weights = torch.tensor(weights, dtype=torch.float64)
+    w = wide(weights.to(updates.device))
+    if w.shape != (len(updates),) or not bool(torch.isfinite(w).all()) or bool((w < 0).any()):
+        raise ValueError(f"weights of shape {tuple(w.shape)}; give {len(updates)} finite ones, at least 0.")
+    if not bool((w > 0).any()):
+        raise ValueError("All weights are 0; give at least two clients one above 0.")
+    w = w / w.max()
+    return w / w.sum()
 
 
 def _directions(rows: Tensor) -> Tensor:

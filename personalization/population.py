@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from .calibration import Measured, calibrate, fit_null, size_grid
+from .calibration import Measured, Null, calibrate, fit_null, size_grid
 from .distances import Distances
 from .errors import Features, check_features, check_gate, unknown_name
 from .kind import DISTANCES, AnyDistance, DistanceKind, Statistics, build_distance
-from .numeric import rounding, size_groups, wide
+from .numeric import rounding, single, size_groups, wide
 from .reference import Summary, Weighting, combine, summarise
 from .resampled import dealt, pool_null
 from .sampled import Pool, sampled_distances
@@ -76,27 +76,54 @@ def distance_to_population(
     check_gate(gate)
     built = build_kind(kind, seed, options)
     null_from = check_null(null_from, built)
-    samples = standardised(clients, labels_of(built)) if standardise else clients
+    samples = single(clients)
+    if standardise:
+        samples = standardised(samples, labels_of(built))
     if len(samples) == 1:
-        return _alone(samples[0])
-    if isinstance(built, SampleDistance):
-        return sampled_distances(samples, built, seed=seed, draws=draws, gate=gate, weighting=weighting)
-    n = torch.tensor([len(x) for x in samples], device=samples[0].device)
-    own = client_statistics(built, samples)
-    total = combine(part.summed() for _, part in _summaries(own, n, weighting))
-    squared, size = _compare(built, own, n, weighting, total)
-    squared = torch.where(squared > rounding(samples), squared, 0.0)
-    variance = _variance(built, samples, own, weighting, total)
-    grid = size_grid(float(n.min()), float(n.max()))
-    if draws is None:
-        draws = DRAWS[null_from]
-    if null_from == "pool":
-        pool = Pool.of(samples, weighting, seed)
-        null = pool_null(built, pool, dealt_reference(built, samples, pool, weighting), grid, draws=draws)
+        found = _alone(samples[0])
+    elif isinstance(built, SampleDistance):
+        found = sampled_distances(samples, built, seed=seed, draws=draws, gate=gate, weighting=weighting)
     else:
-        null = fit_null(built, total.mean(), grid, draws=draws, seed=seed)
+        how = _Judging(seed, DRAWS[null_from] if draws is None else draws, gate, null_from)
+        found = _of_sums(samples, built, weighting, how)
+    return found.to(clients[0].dtype)
+
+
+@dataclass(frozen=True)
+class _Judging:
+    seed: int
+    draws: int
+    gate: float
+    null_from: NullLaw
+
+
+def _of_sums(samples: Sequence[Tensor], kind: DistanceKind, weighting: Weighting, how: _Judging) -> Distances:
+    n = torch.tensor([len(x) for x in samples], device=samples[0].device)
+    own = client_statistics(kind, samples)
+    total = combine(part.summed() for _, part in _summaries(own, n, weighting))
+    squared, size = _compare(kind, own, n, weighting, total)
+    squared = torch.where(squared > rounding(samples, kind.degree), squared, 0.0)
+    with torch.no_grad():  # distances have gradients, what they are judged by has none
+        variance = _variance(kind, samples, own, weighting, total)
+        null = _null(samples, kind, weighting, how, total.mean(), n)
     measured = Measured(squared, variance, torch.ones_like(squared, dtype=torch.bool))
-    return calibrate(measured, size, n, null, gate=gate, dtype=samples[0].dtype)
+    return calibrate(measured, size, n, null, gate=how.gate, dtype=samples[0].dtype)
+
+
+def _null(
+    samples: Sequence[Tensor],
+    kind: DistanceKind,
+    weighting: Weighting,
+    how: _Judging,
+    reference: Statistics,
+    n: Tensor,
+) -> Null:
+    grid = size_grid(float(n.min()), float(n.max()))
+    if how.null_from == "law":
+        reference = {name: x.detach() for name, x in reference.items()}
+        return fit_null(kind, reference, grid, draws=how.draws, seed=how.seed)
+    pool = Pool.of([x.detach() for x in samples], weighting, how.seed)
+    return pool_null(kind, pool, dealt_reference(kind, samples, pool, weighting), grid, draws=how.draws)
 
 
 def dealt_reference(

@@ -43,6 +43,10 @@ class Summary:
     totals: Statistics
 
     def __add__(self, other: Summary) -> Summary:
+        if self.totals.keys() != other.totals.keys():
+            raise ValueError(
+                f"Summaries of {', '.join(self.totals)} and of {', '.join(other.totals)} do not add; make all by one kind."
+            )
         totals = {name: x + other.totals[name] for name, x in self.totals.items()}
         return Summary(self.weight + other.weight, self.noise + other.noise, totals)
 

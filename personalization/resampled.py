@@ -9,12 +9,12 @@ which is wider than a client's own, so that fewer clients are found.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from .calibration import Null, null_of, z_score
+from .calibration import Null, null_of
+from .errors import check_draws
 from .kind import DistanceKind, Statistics
 from .numeric import wide
 from .sampled import Pool
@@ -75,8 +75,7 @@ def _drawn(
     sizes: Sequence[int],
     draws: int,
 ) -> Null:
-    if draws < 2:
-        raise ValueError(f"draws={draws}: a null needs at least two draws, some hundred to be of use.")
+    check_draws(draws)
     generator, width = pool.generator("null"), pool.rows.shape[1]
     scaled = []
     for n in sizes:
@@ -84,7 +83,4 @@ def _drawn(
         parts = [wide(squared(n, min(step, draws - start), generator)) for start in range(0, draws, step)]
         scaled.append(n * torch.cat(parts))
     grid = torch.tensor(sizes, dtype=scaled[0].dtype, device=scaled[0].device)
-    found = null_of(grid, torch.stack(scaled), lambda n: kind.ripple(reference, n))
-    mean, std, _ = found.at(grid)
-    scores = z_score(torch.stack(scaled) / grid[:, None], mean[:, None], std[:, None])
-    return replace(found, scores=scores.sort(1).values)
+    return null_of(grid, torch.stack(scaled), lambda n: kind.ripple(reference, n), any_shape=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .calibration import Measured, Null, judge, null_of, size_grid
 from .distances import Distances
+from .errors import check_draws
 from .numeric import rounding, seeded, wide
 from .reference import Weighting, client_weights
 from .samples import SampleDistance
@@ -24,6 +25,7 @@ from .samples import SampleDistance
 _BATCH_PAIRS = 4_000_000
 _POOL_ROWS = 65_536
 _GRID = 6
+_ENOUGH = 256  # draws that show the shape of a law
 
 
 def sampled_distances(
@@ -41,16 +43,17 @@ def sampled_distances(
     own = [thinned(x, kind.max_samples, seed + k) for k, x in enumerate(samples)]
     others = [pool.others(k, kind.reference_size) for k in range(len(samples))]
     measured = _measure(kind, own, others)
-    squared = torch.where(measured.squared > rounding(samples), measured.squared, 0.0)
+    squared = torch.where(
+        measured.squared > rounding(samples, kind.degree, kind.labels), measured.squared, 0.0
+    )
     used = torch.tensor([[len(x), len(y)] for x, y in zip(own, others, strict=True)], dtype=torch.float64)
     size = used.prod(1) / used.sum(1)
     grid = size_grid(float(used[:, 0].min()), float(used[:, 0].max()), points=_GRID)
     sizes = [(n, min(kind.reference_size, len(pool.rows) - n)) for n in grid]
     null = permutation_null(kind, pool, sizes, kind.draws if draws is None else draws)
-    mean, std, skew = (x.to(squared.device) for x in null.at(size))
     n = torch.tensor([len(x) for x in samples], device=squared.device)
     measured = Measured(squared, measured.variance, measured.converged)
-    return judge(measured, mean, std, skew, n, gate=gate, dtype=samples[0].dtype)
+    return judge(measured, null, size, n, gate=gate, dtype=samples[0].dtype)
 
 
 @dataclass(frozen=True)
@@ -169,8 +172,7 @@ def permutation_null(kind: SampleDistance, pool: Pool, sizes: Sequence[tuple[int
     Raises:
         ValueError: fewer than two draws.
     """
-    if draws < 2:
-        raise ValueError(f"draws={draws}: a null needs at least two draws, some dozens to be of use.")
+    check_draws(draws)
     generator = seeded(pool.seed, "null")
     effective, scaled = [], []
     for n, m in sorted(sizes, key=lambda pair: pair[0] * pair[1] / sum(pair)):
@@ -181,4 +183,5 @@ def permutation_null(kind: SampleDistance, pool: Pool, sizes: Sequence[tuple[int
             parts.append(wide(value).square().cpu())
         effective.append(n * m / (n + m))
         scaled.append(effective[-1] * torch.cat(parts))
-    return null_of(torch.tensor(effective, dtype=torch.float64), torch.stack(scaled))
+    grid = torch.tensor(effective, dtype=torch.float64)
+    return null_of(grid, torch.stack(scaled), any_shape=draws >= _ENOUGH)

@@ -32,6 +32,8 @@ class SampleDistance(ABC):
     """Trailing columns that hold class numbers; standardising leaves them alone."""
     draws: ClassVar[int] = 64
     """Draws of the null per size, where the caller asks for no other number."""
+    degree: ClassVar[float] = 2.0
+    """Power of the features' unit that the squared distance has."""
 
     def __post_init__(self) -> None:
         problems = self.problems()
@@ -81,7 +83,7 @@ class SampleDistance(ABC):
         with torch.enable_grad():
             weights = torch.full(x.shape[:-1], 1 / n, dtype=torch.float64, device=x.device)
             value, _ = self.between(x.detach(), y.detach(), weights.requires_grad_())
-            (influence,) = torch.autograd.grad(value.square().sum(), weights)
+            (influence,) = torch.autograd.grad(wide(value).square().sum(), weights)
         return influence.var(-1, correction=0) / n
 
     def pair_variance(self, x: Tensor, y: Tensor) -> Tensor:
@@ -96,7 +98,7 @@ class SampleDistance(ABC):
                 for z in (x, y)
             ]
             value, _ = self.between(x.detach(), y.detach(), *weights)
-            influences = torch.autograd.grad(value.square().sum(), weights)
+            influences = torch.autograd.grad(wide(value).square().sum(), weights)
         variances = [influence.var(-1, correction=0) / influence.shape[-1] for influence in influences]
         return variances[0] + variances[1]
 

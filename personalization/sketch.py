@@ -106,7 +106,7 @@ def quantile_sketches(
     Raises:
         ValueError: see :func:`personalization.errors.check_features`.
     """
-    check_features(features)
-    parts = [(who, quantile_sketch(x, projections, levels)) for who, x in size_groups(features, limit)]
+    samples = check_features(features)
+    parts = [(who, quantile_sketch(x, projections, levels)) for who, x in size_groups(samples, limit)]
     order = torch.tensor([k for who, _ in parts for k in who], device=parts[0][1].device)
     return torch.cat([sketch for _, sketch in parts])[order.argsort()]

@@ -150,12 +150,15 @@ class SlicedDistance(DistanceKind):
         """For order 2 one matrix product; the population's noise, scaled to each client's own total variance."""
         if self.order != 2:
             return super().pair_variance(own, reference, generator)
-        noise = standard_noise(self, reference, generator)["sketch"].flatten(1)
-        along = (own["sketch"] - own["sketch"].mean(0)).flatten(1) @ noise.T.to(own["sketch"])
+        noise = standard_noise(self, reference, generator)["sketch"].flatten(1).to(own["sketch"])
+        gaps = (own["sketch"] - own["sketch"].mean(0)).flatten(1)
+        # Of order one: the result is a fourth power of the features' scale.
+        units = [wide(x.abs().max()).clamp_min(1e-300) for x in (gaps, noise)]
+        along = (gaps / units[0]) @ (noise / units[1]).T
         population = _total(reference["cov"])
-        scale = _total(own["cov"]) / torch.where(population > 0, population, 1.0)
-        squared = pairwise_squared(along).mul_(4 / noise.shape[1] ** 2 / len(noise))
-        return squared.mul_(scale.to(squared)[:, None])
+        share = _total(own["cov"]) / torch.where(population > 0, population, 1.0)
+        share = share * (units[0] * units[1]).square() * (4 / noise.shape[1] ** 2 / len(noise))
+        return wide(pairwise_squared(along)).mul_(share[:, None])
 
     def draw(self, reference: Statistics, n: int, draws: int, generator: torch.Generator) -> Statistics:
         """Sketches of ``draws`` samples of n: elliptical copula, the reference's quantiles as marginals."""

@@ -3,26 +3,32 @@ r"""Calibrated distances between clients' updates: how much of a gap is noise of
 A client's update is a function of its samples, so it carries their noise, and a plain cosine mostly says who has few.
 That noise is not known from one update. A client that trains R times, on R disjoint parts of its samples, shows it:
 the mean of the R is its update, and orthonormal contrasts between them have R times the update's noise and nothing of
-its difference from the others. The null adds contrasts of other clients to the mean update of all.
+its difference from the others. The null adds contrasts of other clients to the mean update of all. Fewer than about
+twenty contrasts say little of the noise, and p-values are then too small.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
 from .calibration import Measured, Null, judge, null_of, relative_scale
 from .distances import Distances
-from .errors import check_gate, unknown_name
+from .errors import check_counts, check_draws, check_gate, unknown_name
 from .numeric import pairwise_squared, rounding_of, safe_root, seeded, wide
 from .pairwise import Pairwise, judge_pairs, plain_pairs
-from .parameters import check_updates, others
+from .parameters import check_updates, client_shares, of_order_one, others
 
 Metric = Literal["cosine", "l2"]
+
+_FEW = 20
+
+D = TypeVar("D", Distances, Pairwise)
 
 
 def update_distances(
@@ -30,7 +36,7 @@ def update_distances(
     n: Tensor | Sequence[int],
     metric: Metric = "cosine",
     *,
-    weights: Tensor | None = None,
+    weights: Tensor | Sequence[float] | None = None,
     draws: int = 1024,
     seed: int = 0,
     gate: float = 1.0,
@@ -60,23 +66,25 @@ def update_distances(
     learned = _learned(updates, n, metric, gate, draws)
     if len(learned.mean) == 1:
         return _plain(updates.new_zeros(1), learned.n)
-    w = wide(learned.n) if weights is None else weights
+    w = client_shares(learned.mean, learned.n if weights is None else weights)
     rest = others(learned.mean, w)
     squared = learned.squared(learned.mean, rest)
     if not len(learned.contrasts):
-        return _plain(safe_root(squared).to(updates.dtype), learned.n)
-    w = wide(w.to(updates.device))
+        return _plain(learned.unit * safe_root(squared), learned.n).to(updates.dtype)
     noise = w.square() / learned.size
-    rest_size = (w.sum() - w).square() / (noise.sum() - noise)
+    rest_size = (1 - w).square() / (noise.sum() - noise)
     own, theirs = (learned.contrasts @ x.T for x in (learned.mean, rest))
     variance = learned.variance(own, theirs, learned.mean, rest) / learned.size
     variance = variance + learned.variance(theirs, own, rest, learned.mean) / rest_size
     typical = rest_size.median()
+    _warn_of_few(learned)
     grid = _grid(learned.size)
     null = learned.null(grid, typical.expand_as(grid), draws, seed)
-    moments = null.at(1 / (1 / learned.size + 1 / rest_size))
+    size = 1 / (1 / learned.size + 1 / rest_size)
     measured = Measured(squared, variance, torch.ones_like(squared, dtype=torch.bool))
-    return judge(measured, *moments, learned.n, gate=gate, dtype=updates.dtype)
+    return learned.scaled(judge(measured, null, size, learned.n, gate=gate, dtype=squared.dtype)).to(
+        updates.dtype
+    )
 
 
 def pairwise_update_distances(
@@ -93,13 +101,14 @@ def pairwise_update_distances(
     rows, size = learned.mean, learned.size
     squared = learned.pairwise()
     if not len(learned.contrasts) or len(rows) == 1:
-        return plain_pairs(squared, learned.n).to(updates.dtype)
+        return learned.scaled(plain_pairs(squared, learned.n)).to(updates.dtype)
+    _warn_of_few(learned)
     grid = _grid(size)
     null = learned.null(grid, grid, draws, seed)
     variance = learned.pair_variance(squared) / size[:, None]
     measured = Measured(squared, variance + variance.T, torch.ones_like(squared, dtype=torch.bool))
     moments = null.at(1 / (1 / size[:, None] + 1 / size))
-    return judge_pairs(measured, moments, learned.n, gate).to(updates.dtype)
+    return learned.scaled(judge_pairs(measured, moments, learned.n, gate)).to(updates.dtype)
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,7 @@ class _Learned:
         contrasts: between replicates, with the noise of one sample, as many for each client, ``(A, P)``; empty without
             replicates.
         floor: squared distance that is rounding only.
+        unit: that distances are in; the rest is over the largest of all parameters.
     """
 
     metric: Metric
@@ -122,6 +132,17 @@ class _Learned:
     size: Tensor
     contrasts: Tensor
     floor: float
+    unit: Tensor
+
+    def scaled(self, found: D) -> D:
+        """In the unit of the parameters."""
+        once = {name: getattr(found, name) * self.unit for name in ("value", "calibrated", "std_error")}
+        twice = {
+            name: getattr(found, name) * self.unit**2
+            for name in ("null_mean", "null_std")
+            if hasattr(found, name)
+        }
+        return replace(found, **once, **twice)
 
     def squared(self, u: Tensor, v: Tensor) -> Tensor:
         if self.metric == "l2":
@@ -188,31 +209,43 @@ class _Learned:
 
 def _learned(updates: Tensor, n: Tensor | Sequence[int], metric: str, gate: float, draws: int) -> _Learned:
     if metric not in get_args(Metric):
-        raise unknown_name("metric of updates", metric, get_args(Metric))
+        raise unknown_name("metric of updates", str(metric), get_args(Metric))
     check_gate(gate)
-    if draws < 2:
-        raise ValueError(f"draws={draws}: a null needs at least two draws, some hundred to be of use.")
-    if updates.ndim == 3 and updates.shape[1] == 1:
+    check_draws(draws)
+    replicates = updates.shape[1] if isinstance(updates, Tensor) and updates.ndim == 3 else 0
+    if replicates == 1:
         raise ValueError(
             "updates has one replicate a client, which shows no noise; give (clients, parameters), or train every "
             "client on two or more disjoint parts of its samples."
         )
-    check_updates(updates if updates.ndim != 3 else updates.flatten(1))
-    counts = torch.as_tensor(n, device=updates.device)
-    if counts.shape != (len(updates),) or counts.is_floating_point() or not bool((counts >= 1).all()):
+    check_updates(updates.flatten(1) if replicates else updates)
+    counts = check_counts(n, len(updates), max(1, replicates)).to(updates.device)
+    rows, unit = of_order_one(updates.detach())
+    if metric == "cosine":
+        unit = torch.ones_like(unit)
+    elif not torch.isfinite(unit.to(updates.dtype).square()):
         raise ValueError(
-            f"n={counts.tolist()}; give {len(updates)} whole numbers of samples, at least 1, one a client."
+            f"updates reach {float(unit):.3g}, whose squares {updates.dtype} cannot hold; scale them down."
         )
-    rows = wide(updates.detach())
-    mean = rows if rows.ndim == 2 else rows.mean(1)
+    mean = rows.mean(1) if replicates else rows
     power = float(mean.square().sum(1).mean()) if metric == "l2" else 1.0
-    learned = _Learned(metric, counts, mean, wide(counts), rows[:0], rounding_of(updates.dtype, power))  # type: ignore[arg-type]
-    if rows.ndim == 2:
-        return learned
-    replicates = rows.shape[1]
-    raw = (_contrasts(replicates).to(rows) @ rows) / replicates**0.5
-    size = _effective_size(wide(counts), raw.square().sum(-1).mean(1))
-    return replace(learned, size=size, contrasts=(raw * size.sqrt()[:, None, None]).flatten(0, 1))
+    floor = rounding_of(updates.dtype, power)
+    size, contrasts = wide(counts), rows.new_empty(0, rows.shape[-1])
+    if replicates:
+        raw = (_contrasts(replicates).to(rows) @ rows) / replicates**0.5
+        size = _effective_size(size, raw.square().sum(-1).mean(1))
+        contrasts = (raw * size.sqrt()[:, None, None]).flatten(0, 1)
+    return _Learned(metric, counts, mean, size, contrasts, floor, unit)  # type: ignore[arg-type]
+
+
+def _warn_of_few(learned: _Learned) -> None:
+    found = len(learned.contrasts)
+    if found < _FEW:
+        warnings.warn(
+            f"{found} contrasts between replicates (clients x (R - 1)) say little of the updates' noise, and p-values are "
+            f"too small; from {_FEW} on they hold. Train on more parts, or read the order of the distances alone.",
+            stacklevel=3,
+        )
 
 
 def _contrasts(replicates: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -39,6 +39,8 @@ class KernelDistance(SampleDistance):
         default=None, metadata={"search": {"low": 0.1, "high": 10.0, "log": True}}
     )
     unbiased: bool = False
+
+    degree: ClassVar[float] = 0.0
 
     def problems(self) -> list[str]:
         """A bandwidth that is not positive."""
@@ -95,6 +97,8 @@ class EnergyDistance(SampleDistance):
     References:
         Szekely and Rizzo, Energy statistics: a class of statistics based on distances, JSPI 143(8), 2013.
     """
+
+    degree: ClassVar[float] = 1.0
 
     def between(
         self, x: Tensor, y: Tensor, x_weights: Tensor | None = None, y_weights: Tensor | None = None

@@ -158,6 +158,8 @@ class LabelMarginalDistance(SampleDistance):
     metric: Literal["tv", "w1"] = field(default="tv", metadata={"search": {"choices": ["tv", "w1"]}})
 
     labels: ClassVar[int] = 1
+    degree: ClassVar[float] = 0.0
+    draws: ClassVar[int] = 512  # cheap, and their law jumps from count to count
 
     def problems(self) -> list[str]:
         """Another metric than the two."""

@@ -47,6 +47,8 @@ class MaxSlicedDistance(SampleDistance):
         found += [
             f"{name}={getattr(self, name)} must be at least 1" for name in counts if getattr(self, name) < 1
         ]
+        if not self.tolerance >= 0:
+            found.append(f"tolerance={self.tolerance} must not be negative")
         return super().problems() + found
 
     def between(

@@ -52,6 +52,8 @@ class MixtureDistance(SampleDistance):
         ]
         if not self.ridge > 0:
             found.append(f"ridge={self.ridge} must be above 0")
+        if not self.tolerance >= 0:
+            found.append(f"tolerance={self.tolerance} must not be negative")
         return super().problems() + found
 
     def between(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -57,6 +58,9 @@ class SpectralDistance(SampleDistance):
 
     order: float = field(default=1.0, metadata={"search": {"choices": [1.0, 2.0]}})
     rate: float = 1.0
+
+    degree: ClassVar[float] = 0.0
+    draws: ClassVar[int] = 512  # cheap, and their law is not the moments'
 
     def problems(self) -> list[str]:
         """An order below 1, a rate that is not positive."""

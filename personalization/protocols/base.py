@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..budget import PrivacyBudget
 from ..distances import Distances
-from ..errors import check_features
+from ..errors import Features, check_features
+from ..numeric import single
 from .noise import GaussianNoise
 from .transcript import Transcript
 
@@ -65,7 +66,7 @@ class Protocol(ABC):
     @abstractmethod
     def run(
         self,
-        features: Sequence[Tensor],
+        features: Features,
         *,
         labels: Sequence[Tensor] | None = None,
         budget: PrivacyBudget | None = None,
@@ -86,20 +87,22 @@ class Protocol(ABC):
 
     def _begin(
         self,
-        features: Sequence[Tensor],
+        features: Features,
         labels: Sequence[Tensor] | None,
         budget: PrivacyBudget | None,
-        *,
-        least: int = 2,
-    ) -> None:
-        """Check the input and pay, before anything is sent."""
-        name = type(self).__name__
-        check_features(features)
-        if len(features) < least:
-            raise ValueError(f"{name} needs at least {least} clients, got {len(features)}.")
+    ) -> list[Tensor]:
+        """Check the input and pay, before anything is sent; the samples, without gradients and in float32 at least."""
+        samples = self._samples(features)
         if labels is not None:
-            raise ValueError(f"{name} uses no labels; leave them out, or use ClassGaussians.")
+            raise ValueError(f"{type(self).__name__} uses no labels; leave them out, or use ClassGaussians.")
         self._pay(budget)
+        return samples
+
+    def _samples(self, features: Features) -> list[Tensor]:
+        samples = [x.detach() for x in single(check_features(features))]
+        if len(samples) < 2:
+            raise ValueError(f"{type(self).__name__} needs at least 2 clients, got {len(samples)}.")
+        return samples
 
     def _pay(self, budget: PrivacyBudget | None) -> None:
         if budget is None:

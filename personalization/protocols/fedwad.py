@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..budget import PrivacyBudget
+from ..errors import Features
 from .base import Outcome, Protocol
 from .interpolation import gaussian_points, interpolant, wasserstein
 from .noise import GaussianNoise
@@ -82,15 +83,14 @@ class FedWaD(Protocol):
 
     def run(
         self,
-        features: Sequence[Tensor],
+        features: Features,
         *,
         labels: Sequence[Tensor] | None = None,
         budget: PrivacyBudget | None = None,
         record: bool = True,
     ) -> Outcome:
         """Play all parties; ``pairwise`` is never below the true W2 without noise."""
-        self._begin(features, labels, budget)
-        samples = [clipped(x, self.noise) for x in features]
+        samples = [clipped(x, self.noise) for x in self._begin(features, labels, budget)]
         pairwise = torch.zeros(len(samples), len(samples), dtype=torch.float64)
         messages: list[Message] = []
         for i, j in pairs(len(samples)):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..budget import PrivacyBudget
-from ..errors import check_features
+from ..errors import Features
 from ..gaussian import bures_squared, moments
 from ..numeric import safe_root, wide
 from .base import Outcome, Protocol
@@ -66,7 +66,7 @@ class ClassGaussians(Protocol):
 
     def run(
         self,
-        features: Sequence[Tensor],
+        features: Features,
         *,
         labels: Sequence[Tensor] | None = None,
         budget: PrivacyBudget | None = None,
@@ -77,16 +77,12 @@ class ClassGaussians(Protocol):
         Raises:
             ValueError: as every protocol; labels that are no class numbers, or not one per sample.
         """
-        check_features(features)
-        if len(features) < 2:
-            raise ValueError(f"ClassGaussians needs at least 2 clients, got {len(features)}.")
+        samples = self._samples(features)
         if labels is None:
-            labels = [torch.zeros(len(x), dtype=torch.int64, device=x.device) for x in features]
-        classes = _count_classes(features, labels)
+            labels = [torch.zeros(len(x), dtype=torch.int64, device=x.device) for x in samples]
+        classes = _count_classes(samples, labels)
         self._pay(budget)
-        sent = [
-            self._message(x, y, classes, k) for k, (x, y) in enumerate(zip(features, labels, strict=True))
-        ]
+        sent = [self._message(x, y, classes, k) for k, (x, y) in enumerate(zip(samples, labels, strict=True))]
         messages = tuple(_up(k).carry(content, record=record) for k, content in enumerate(sent))
         return Outcome(Transcript(messages, len(sent)), pairwise=self._compare(sent))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..budget import PrivacyBudget
-from ..errors import check_order
+from ..errors import Features, check_order
 from ..numeric import wide
 from ..sketch import midpoint_levels, quantile_sketches, unit_projections
 from ..sliced import pairwise_sliced_wasserstein
@@ -66,15 +66,16 @@ class QuantileSketches(Protocol):
 
     def run(
         self,
-        features: Sequence[Tensor],
+        features: Features,
         *,
         labels: Sequence[Tensor] | None = None,
         budget: PrivacyBudget | None = None,
         record: bool = True,
     ) -> Outcome:
         """Play all parties; without noise ``pairwise`` is the sliced distance of the sketches."""
-        self._begin(features, labels, budget)
-        samples = list(features) if self.noise is None else [clip_rows(x, self.noise.clip) for x in features]
+        samples = self._begin(features, labels, budget)
+        if self.noise is not None:
+            samples = [clip_rows(x, self.noise.clip) for x in samples]
         sketches = quantile_sketches(samples, self.directions(samples[0]), midpoint_levels(self.quantiles))
         scales = self.scales([len(x) for x in samples], samples[0].shape[1])
         if self.noise is not None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..budget import PrivacyBudget
 from ..calibration import Measured, Null, calibrate, fit_null, size_grid
 from ..distances import Distances
+from ..errors import Features
 from ..kind import DistanceKind, Statistics
 from ..numeric import rounding, size_groups, wide
 from ..population import client_statistics
@@ -114,7 +115,7 @@ class SummedReference(Protocol):
 
     def run(
         self,
-        features: Sequence[Tensor],
+        features: Features,
         *,
         labels: Sequence[Tensor] | None = None,
         budget: PrivacyBudget | None = None,
@@ -125,8 +126,9 @@ class SummedReference(Protocol):
         With noise ``distances`` is what the clients know, each for itself, and the unit of ``relative`` is the
         resolution, which is public, instead of the population's median, which nobody knows.
         """
-        self._begin(features, labels, budget)
-        samples = list(features) if self.noise is None else [clip_rows(x, self.noise.clip) for x in features]
+        samples = self._begin(features, labels, budget)
+        if self.noise is not None:
+            samples = [clip_rows(x, self.noise.clip) for x in samples]
         n = torch.tensor([len(x) for x in samples], device=samples[0].device)
         own = self._sent(client_statistics(self.kind, samples))
         scales = self.scales(n.tolist(), samples[0].shape[1])
@@ -252,7 +254,7 @@ class SummedReference(Protocol):
                 reference = tidy(reference, {name: s / float(others.weight[0]) for name, s in scales.items()})
             squared[index] = wide(self.kind.squared(_rows(own, index), reference))
             variance[index] = wide(self.kind.linear_variance(x, _rows(own, index), reference))
-        return torch.where(squared > rounding(samples), squared, 0.0), variance
+        return torch.where(squared > rounding(samples, self.kind.degree), squared, 0.0), variance
 
     def _judge(
         self,

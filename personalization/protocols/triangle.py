@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..budget import PrivacyBudget
+from ..errors import Features
 from .base import Outcome, Protocol
 from .interpolation import gaussian_points, interpolant, wasserstein
 from .noise import GaussianNoise
@@ -78,15 +79,14 @@ class TriangleWad(Protocol):
 
     def run(
         self,
-        features: Sequence[Tensor],
+        features: Features,
         *,
         labels: Sequence[Tensor] | None = None,
         budget: PrivacyBudget | None = None,
         record: bool = True,
     ) -> Outcome:
         """Play all parties; ``bound`` is the error that ``pairwise`` may have at most."""
-        self._begin(features, labels, budget)
-        samples = [clipped(x, self.noise) for x in features]
+        samples = [clipped(x, self.noise) for x in self._begin(features, labels, budget)]
         gamma = self.reference([len(x) for x in samples], samples[0])
         sent = [self._message(gamma, x, k) for k, x in enumerate(samples)]
         messages: list[Message] = [_up(k).carry(content, record=record) for k, content in enumerate(sent)]

@@ -288,11 +288,11 @@ def test_a_city_of_one_law_is_calibrated():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"gate": math.nan}, "gate=nan is no z-score"),
+        ({"gate": math.nan}, "gate=nan is no number: give a z-score"),
         ({"kind": "max_sliced", "order": math.inf}, "order=inf is no Wasserstein order"),
         ({"order": math.inf}, "order=inf is no Wasserstein order"),
-        ({"projections": 2.5}, "projections=2.5 must be at least 1 and a whole number"),
-        ({"quantiles": "many"}, "quantiles='many' must be at least 1 and a whole number"),
+        ({"projections": 2.5}, "projections=2.5: give a whole number"),
+        ({"quantiles": "many"}, "quantiles='many': give a whole number"),
         ({"kind": ExactDistance}, "is no distance; give a name"),
     ],
 )

@@ -181,7 +181,7 @@ def test_standard_errors_are_the_spread_of_repeated_samples(name):
 def test_bad_input_is_refused_by_name():
     with pytest.raises(ValueError, match="reference_size=1 must be at least 2"):
         distance_to_population(clients(), "energy", reference_size=1)
-    with pytest.raises(ValueError, match="draws=1: a null needs at least two"):
+    with pytest.raises(ValueError, match="draws=1 is no whole number of at least 2: a null"):
         distance_to_population(clients(), "energy", draws=1)
     with pytest.raises(ValueError, match="did you mean 'uniform'"):
         distance_to_population(clients(), "energy", weighting="uniforn")
