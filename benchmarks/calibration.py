@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
@@ -144,23 +145,34 @@ def speed_row(kind: str, sizes: Sequence[int]) -> str:
     return f"{time.perf_counter() - start:.1f} s"
 
 
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return int(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--london", type=Path, help="load_hourly.parquet of the London sample, one more law")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=["null", "power", "speed"])
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["sliced", "gaussian"])
+    parser.add_argument(
+        "--kinds", nargs="+", choices=KINDS, default=["sliced", "gaussian"], help="of null, power and speed"
+    )
     parser.add_argument(
         "--first-seed", type=int, default=0, help="populations are drawn with seeds from here on"
     )
-    parser.add_argument("--seeds", type=int, default=5, help="how many populations")
-    parser.add_argument("--clients", type=int, default=200)
-    parser.add_argument("--draws", type=int, default=256)
-    parser.add_argument("--null-from", choices=get_args(NullLaw), default="law", help="of the table of nulls")
-    parser.add_argument("--repetitions", type=int, default=20, help="of each cell of the table of errors")
+    parser.add_argument("--seeds", type=_count, default=5, help="populations of null, power and updates")
+    parser.add_argument("--clients", type=_count, default=200, help="in a population of null and updates")
+    parser.add_argument("--draws", type=_count, default=256, help="of the nulls of null and power")
+    parser.add_argument("--null-from", choices=get_args(NullLaw), default="law", help="of null")
+    parser.add_argument("--repetitions", type=_count, default=20, help="of each cell of errors")
     parser.add_argument(
-        "--error-kinds", nargs="+", help="rows of the table of errors; all, which takes half an hour"
+        "--error-kinds",
+        nargs="+",
+        choices=sorted({kind for kind, _ in ERROR_KINDS}),
+        help="rows of errors; all of them take half an hour",
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -303,6 +315,12 @@ def updates_table(args: argparse.Namespace) -> None:
     for name, make in laws.items():
         for metric in get_args(Metric):
             print(f"| {name} | {metric} | {updates_row(make, metric, args)} |", flush=True)
+    warnings.simplefilter("ignore")  # which a few clients are worth, and which this shows to be right
+    for clients in (10, 20):
+        few = argparse.Namespace(**{**vars(args), "clients": clients, "seeds": 10 * args.seeds})
+        for metric in get_args(Metric):
+            row = updates_row(laws["normal"], metric, few)
+            print(f"| normal, {clients} clients | {metric} | {row} |", flush=True)
 
 
 ERROR_LAWS = {

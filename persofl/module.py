@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from .algorithms import Algorithm
 from .blending import Mixed
+from .checkpoints import BackgroundCheckpointIO
 from .diskstore import DiskStore
 from .errors import PersoflError
 from .evaluation import client_experts, evaluate_clients, population_gate, population_metrics, weighed
@@ -291,6 +292,11 @@ class FederatedModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the clients' states, and what they belong to."""
         federation = self.federation
+        if self._trainer is not None and isinstance(
+            self.trainer.strategy.checkpoint_io, BackgroundCheckpointIO
+        ):
+            # A store on disk knows the way back to two moments: the one before must be on file before this is marked.
+            self.trainer.strategy.checkpoint_io.settle()
         checkpoint["clients"] = joined_states(
             federation.ranks, federation.store.state_dict(), len(federation.data)
         )

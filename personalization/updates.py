@@ -58,7 +58,7 @@ def update_distances(
     Returns:
         Distances of the mean of the R updates, in the updates' dtype and on their device, without gradients; "l2" in the
         parameters' units, "cosine" in [0, 2]. Not calibrated, the null is 0, p is 1, the error infinite and ``calibrated``
-        is ``value``. One client alone has distance 0.
+        is ``value``. One client alone has distance 0. Float64 copies take some four times the updates' memory.
 
     Raises:
         ValueError: another shape, NaN, R = 1, n below 1, an unknown metric, negative weights or none.

@@ -178,6 +178,8 @@ def make_trainer(config: StudyConfig, callbacks: list[pl.Callback], **options: A
     """
     import pytorch_lightning as pl
 
+    from persofl.checkpoints import BackgroundCheckpointIO
+
     rounds = config.training.rounds
     defaults: dict[str, Any] = {
         "accelerator": "cpu",
@@ -192,6 +194,7 @@ def make_trainer(config: StudyConfig, callbacks: list[pl.Callback], **options: A
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "logger": False,
+        "plugins": [BackgroundCheckpointIO()],
     }
     return pl.Trainer(callbacks=callbacks, **{**defaults, **options})
 

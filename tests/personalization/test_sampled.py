@@ -191,3 +191,26 @@ def test_bad_input_is_refused_by_name():
         distance_to_population(clients(), "mmd", bandwith=2)
     with pytest.raises(ValueError, match=r"class .* is no class number"):
         distance_to_population(clients(), "label_aware", **FAST)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", sorted(name for name, cls in DISTANCES.items() if issubclass(cls, SampleDistance))
+)
+def test_every_kind_is_calibrated(name):
+    """Clients of one law: p-values are uniform, and the calibrated distance knows no sample size."""
+    p, follows = [], []
+    for seed in range(4):
+        g = torch.Generator().manual_seed(seed)
+        mix = torch.randn(12, 12, generator=g) / 12**0.5
+        n = np.exp(np.random.default_rng(seed).uniform(np.log(30), np.log(600), 60)).astype(int)
+        features = [torch.randn(int(m), 12, generator=g) @ mix for m in n]
+        if name.startswith("label"):
+            features = [
+                torch.cat([x, torch.randint(3, (len(x), 1), generator=g).float()], 1) for x in features
+            ]
+        found = distance_to_population(features, name, seed=seed)
+        p.append(found.p_value.double().numpy())
+        follows.append(spearmanr(found.calibrated, n).statistic)
+    assert kstest(np.concatenate(p), "uniform").pvalue > 0.01
+    assert abs(np.mean(follows)) < 0.15  # 240 clients know a correlation to .065

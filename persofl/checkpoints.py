@@ -1,0 +1,72 @@
+"""Checkpoints written while the next rounds train."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor
+
+
+class BackgroundCheckpointIO(TorchCheckpointIO):
+    """Copies a checkpoint's tensors, and writes them on a thread of its own; for ``Trainer(plugins=[...])``.
+
+    One checkpoint is written at a time, and the next is made when it is there, so that clients on disk
+    (:mod:`persofl.diskstore`), which know the way back to two moments, never get further ahead of the file. Lightning
+    replaces a file when the new one is whole, so that a process that dies leaves the one before. An error while writing
+    is raised by the next call, or when the trainer ends.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._writer: ThreadPoolExecutor | None = None
+        self._pending: Future[None] | None = None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Begin to write; see the class."""
+        self.settle()
+        copied = _copied(checkpoint)
+        if self._writer is None:
+            self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending = self._writer.submit(super().save_checkpoint, copied, path, storage_options)
+
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
+        """Read a checkpoint, after what is being written."""
+        self.settle()
+        return super().load_checkpoint(*args, **kwargs)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove a checkpoint, after what is being written."""
+        self.settle()
+        super().remove_checkpoint(path)
+
+    def settle(self) -> None:
+        """Wait until all is written.
+
+        Raises:
+            OSError: or what else writing ended with.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def teardown(self) -> None:
+        """Wait, and end the thread."""
+        try:
+            self.settle()
+        finally:
+            if self._writer is not None:
+                self._writer.shutdown()
+                self._writer = None
+
+
+def _copied(value: Any) -> Any:
+    """With every tensor in dicts, lists and tuples copied."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copied(part) for key, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_copied(part) for part in value)
+    return value
