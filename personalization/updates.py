@@ -65,7 +65,7 @@ def update_distances(
     """
     learned = _learned(updates, n, metric, gate, draws)
     if len(learned.mean) == 1:
-        return _plain(updates.new_zeros(1), learned.n)
+        return replace(_plain(updates.new_zeros(1), learned.n), std_error=updates.new_zeros(1))
     w = client_shares(learned.mean, learned.n if weights is None else weights)
     rest = others(learned.mean, w)
     squared = learned.squared(learned.mean, rest)

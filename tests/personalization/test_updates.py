@@ -124,6 +124,7 @@ def test_degenerate_updates_have_documented_values(metric):
     one = update_distances(updates[:1], n[:1], metric)
     assert one.value.tolist() == [0]
     assert one.p_value.tolist() == [1]
+    assert one.std_error.tolist() == [0]
     assert pairwise_update_distances(updates[:1], n[:1], metric).value.tolist() == [[0]]
     for same in (updates[:1, :1].expand(6, 2, P), torch.zeros(6, 2, P)):
         found, pairs = (f(same, n, metric) for f in (update_distances, pairwise_update_distances))
