@@ -253,6 +253,7 @@ def main() -> None:
     for work in track(args.work, description="Measuring"):
         rows += in_own_process(work, min(args.repeats, WORK[work].repeats))
     show(rows)
+    torch.set_num_threads(1)  # as where the rows were measured
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(rows, indent=1) + "\n")
     print(f"Matrix-product rate of this machine: {matmul_rate() / 1e9:.0f} GFLOP/s; rows in {args.out}")
