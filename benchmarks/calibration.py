@@ -294,7 +294,7 @@ def updates_row(make: Callable[[torch.Generator], Law], metric: Metric, args: ar
         rows.append([*found, float(d.z.mean()), float(d.z.std())])
         pooled.append(d.p_value.numpy())
     p = np.concatenate(pooled)
-    raw, calibrated, z, spread = np.mean(rows, 0)
+    raw, calibrated, z, spread = np.nanmean(rows, 0)  # NaN where all of few are 0
     rejected = sum(kstest(x, "uniform").pvalue < 0.01 for x in pooled)
     return (
         f"{raw:+.3f} | {calibrated:+.3f} | {z:+.2f} | {spread:.2f} | {kstest(p, 'uniform').statistic:.3f} "
