@@ -53,7 +53,7 @@ class BatchedOracle(Oracle):
 
     def pull(self, rows: Tensor, anchor: Tensor, share: Tensor) -> None:
         """See :meth:`Oracle.pull`."""
-        if not self._held:
+        if not self._held or not self._holds(rows):
             super().pull(rows, anchor, share)
             return
         own, towards = self._views(rows), self.layout.views(anchor)
@@ -62,9 +62,14 @@ class BatchedOracle(Oracle):
                 part = own[slot.name]
                 part.lerp_(towards[slot.name], share.view(-1, *[1] * (part.dim() - 1)))
 
+    def _holds(self, rows: Tensor) -> bool:
+        """Whether these are leading rows of those promised; one row is as well where it is."""
+        promised = self._promised
+        return promised is not None and len(promised) > 1 and rows.data_ptr() == promised.data_ptr()
+
     def _views(self, rows: Tensor) -> dict[str, Tensor]:
         """The parameters of rows, where they are kept."""
-        if self._promised is None or len(self._promised) == 1:
+        if not self._holds(rows) or self._promised is None:
             return self.layout.views(rows)
         if not self._held:
             self._held = {name: view.contiguous() for name, view in self.layout.views(self._promised).items()}

@@ -189,6 +189,10 @@ def test_rows_that_are_held_end_as_the_loops(name, clients):
             oracle.pull(fewer, anchor[:some], share[:some])
         after = rows.clone()
         oracle.descend(after, last, lr)
+        with oracle.holding(rows):
+            oracle.descend(rows, first, lr)
+            oracle.descend(after, first, lr)  # other rows are none of its business
+            oracle.pull(after, anchor, share)
         ends.append((*losses, rows, after))
     for ours, theirs in zip(*ends, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
