@@ -13,6 +13,7 @@ from .fedper import FedPer
 from .fedprox import FedProx
 from .finetune import FineTune
 from .gate import Gate
+from .gated_neighbours import GatedNeighbours
 from .lgfedavg import LGFedAvg
 from .local import Local
 from .neighbours import Neighbours
@@ -34,6 +35,7 @@ __all__ = [
     "FedProx",
     "FineTune",
     "Gate",
+    "GatedNeighbours",
     "LGFedAvg",
     "Local",
     "LocalStep",

@@ -32,6 +32,7 @@ SETTINGS = {  # where the defaults would make a test slow or blind
     "ditto": {"prox": 2.0, "personal_steps": 3},
     "finetune": {"personal_steps": 3, "mix": 0.7},
     "gate": {"personal_steps": 3, "tune_lr": 0.1},
+    "gated_neighbours": {"personal_steps": 3, "tune_lr": 0.1},
     "fedadam": {"server_lr": 0.05},
 }
 

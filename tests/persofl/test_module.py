@@ -239,6 +239,7 @@ def test_batchnorm_trains_under_the_loop_with_statistics_of_each_clients_own(met
         "ditto",
         "finetune",
         "gate",
+        "gated_neighbours",
         "lgfedavg",
         "local",
         "neighbours",

@@ -15,8 +15,18 @@ from persofl import (
     RoundParts,
     run_round,
 )
-from persofl.algorithms import Algorithm, ClusterFedAvg, FineTune, Neighbours, Phase, TunedNeighbours
+from persofl.algorithms import (
+    Algorithm,
+    ClusterFedAvg,
+    FineTune,
+    Gate,
+    GatedNeighbours,
+    Neighbours,
+    Phase,
+    TunedNeighbours,
+)
 from persofl.algorithms.base import shared_step
+from persofl.evaluation import client_experts
 from persofl.method import Method, method_params, parse_method, search_space
 from persofl.pairwise import measure_pairwise
 from persofl.personaliser import DistanceConfig
@@ -89,6 +99,31 @@ def test_tuned_neighbours_lie_between_neighbours_and_finetune(federate, run):
     finetune = run(federate(FineTune(**steps, personal_steps=5)), 3)
     endless = run(federate(TunedNeighbours(**steps, scale=math.inf, personal_steps=5)), 3)
     close(endless.predictors, finetune.predictors)
+
+
+def test_gated_neighbours_lie_between_neighbours_and_the_gate(federate, run):
+    steps = {"lr": 0.2, "local_steps": 4, "personal_lr": 0.2, "personal_steps": 3, "tune_lr": 0.1}
+    near = {"graph": "kernel", "scale": 0.5}
+    plain = run(federate(Neighbours(lr=0.2, local_steps=4, **near)), 3)
+    federation = federate(GatedNeighbours(**steps, **near))
+    gated = run(federation, 3)
+    assert torch.equal(gated.server, plain.server)  # what is mixed stays with the client
+    average, tuned, own = client_experts(federation, gated.server, torch.arange(6), 3)
+    close(average, plain.predictors)
+    gate = federate(Gate(**steps))
+    whole = run(gate, 3)
+    close(
+        own, client_experts(gate, whole.server, torch.arange(6), 3)[2]
+    )  # alone is alone, whoever else is averaged
+    assert not torch.allclose(tuned, average, atol=1e-3)
+    endless = federate(GatedNeighbours(**steps, scale=math.inf))
+    sent = run(endless, 3)
+    for one, other in zip(
+        client_experts(endless, sent.server, torch.arange(6), 3),
+        client_experts(gate, whole.server, torch.arange(6), 3),
+        strict=True,
+    ):
+        close(one, other)
 
 
 def test_a_server_of_too_few_rows_is_refused(federate):
