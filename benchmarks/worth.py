@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 
 import pandas as pd
+from scipy.stats import spearmanr
 
 from persofl.metrics import HIGHER
 from studies.compare import control_table, paired_table, summary_table
@@ -118,6 +119,45 @@ def target(studies: list[Study]) -> None:
         )
 
 
+def gains(studies: list[Study]) -> None:
+    """Does a distance tell who needs a model of its own: rank correlation over clients with FedAvg's error less Local's."""
+    found = {s.name: correlations(s) for s in studies}
+    names = list(dict.fromkeys(name for table in found.values() for name in table))
+    print(f"| distance of | {' | '.join(found)} |\n|---|{'---:|' * len(found)}")
+    for name in names:
+        cells = [f"{t[name][0]:+.2f} (p {t[name][1]:.3f})" if name in t else "" for t in found.values()]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def features_of(label: str) -> str:
+    """What a method's distance was read off, by how the studies of distances label it; nothing of dealt ones."""
+    if "permuted" in label:
+        return ""
+    for mark, name in ((" on ", label.rpartition(" on ")[2]), (" by size", "size"), (" oracle", "oracle")):
+        if mark in label:
+            return name
+    return "auto" if "_by_distance" in label else ""
+
+
+def correlations(study: Study) -> dict[str, tuple[float, float]]:
+    """Features -> Spearman's correlation and its p-value, over clients; means over seeds of errors and of distances."""
+    scores, metric = study.results.seen().scores, study.results.metric
+    errors = scores.pivot_table(index="client", columns="method", values=metric)
+    if not {"fedavg", "local"} <= set(errors):
+        return {}
+    gain = errors["fedavg"] - errors["local"]
+    found: dict[str, tuple[float, float]] = {}
+    for label in map(str, scores.method.unique()):
+        features = features_of(label)
+        distance = (
+            scores[scores.method == label].dropna(subset=["distance"]).groupby("client").distance.mean()
+        )
+        if features and features not in found and len(distance):
+            rank = spearmanr(gain.reindex(distance.index), distance)
+            found[features] = (float(rank.statistic), float(rank.pvalue))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -127,7 +167,12 @@ def main() -> None:
     args = parser.parse_args()
     store = open_store(args.dir)
     studies = [read(store, name) for name in args.studies]
-    for title, table in (("Against the controls", controls), ("Target", target), ("All methods", harm)):
+    for title, table in (
+        ("Against the controls", controls),
+        ("Target", target),
+        ("All methods", harm),
+        ("Who gains", gains),
+    ):
         print(f"### {title}\n")
         table(studies)
         print()

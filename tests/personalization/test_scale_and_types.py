@@ -153,7 +153,7 @@ def test_bare_distances_of_updates_of_any_size_and_equal_ones():
 def test_few_contrasts_are_warned_of():
     g = torch.Generator().manual_seed(0)
     for function in (update_distances, pairwise_update_distances):
-        with pytest.warns(UserWarning, match="5 contrasts between replicates"):
+        with pytest.warns(UserWarning, match="5 contrasts between parts"):
             function(torch.randn(5, 2, 4, generator=g), [10] * 5)
 
 

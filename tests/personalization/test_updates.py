@@ -9,7 +9,7 @@ from personalization import (
     pairwise_update_distances,
     update_distances,
 )
-from personalization.updates import _contrasts, _effective_size
+from personalization.replicates import effective_size, helmert, replicates_of
 
 METRICS = ["cosine", "l2"]
 P = 30
@@ -150,15 +150,15 @@ def test_noise_that_samples_do_not_lessen_is_found_and_only_where_there_is_some(
     n = torch.logspace(1.5, 3.5, 60, dtype=torch.float64)
     draws = torch.distributions.Gamma(20.0, 20.0)
     torch.manual_seed(0)
-    assert sum(torch.equal(_effective_size(n, draws.sample((60,)) / n), n) for _ in range(20)) >= 15
+    assert sum(torch.equal(effective_size(n, draws.sample((60,)) / n), n) for _ in range(20)) >= 15
     n = torch.logspace(1.5, 3.5, 400, dtype=torch.float64)
-    found = _effective_size(n, draws.sample((400,)) * (1 / n + 1 / 200))
+    found = effective_size(n, draws.sample((400,)) * (1 / n + 1 / 200))
     torch.testing.assert_close(found, 1 / (1 / n + 1 / 200), rtol=0.15, atol=0)
 
 
 @pytest.mark.parametrize("replicates", [2, 3, 7])
 def test_contrasts_are_orthonormal_and_blind_to_what_replicates_share(replicates):
-    rows = _contrasts(replicates)
+    rows = helmert(replicates)
     torch.testing.assert_close(rows @ rows.T, torch.eye(replicates - 1, dtype=torch.float64))
     assert float(rows.sum(1).abs().max()) < 1e-12
 
@@ -187,6 +187,92 @@ def test_trained_models_are_judged_right():
         assert found.calibrated[plain & few].mean() < 0.4 * found.calibrated[~plain & few].mean()
         same = update_distances(updates[plain], n[plain], metric)
         assert kstest(same.p_value.double().numpy(), "uniform").pvalue > 0.01
+
+
+def networks(parts, size, g, steps=100, hidden=32, rule=None):
+    """Updates of tanh networks of one hidden layer, full batches from one anchor, ``(parts, parameters)``."""
+    anchor = torch.Generator().manual_seed(7)
+    first = (torch.randn(8, hidden, generator=anchor) / 8**0.5).repeat(parts, 1, 1)
+    second = (torch.randn(hidden, 1, generator=anchor) / hidden**0.5).repeat(parts, 1, 1)
+    start = torch.cat([first.flatten(1), second.flatten(1)], 1)
+    rule = torch.ones(8, 1) / 8**0.5 if rule is None else rule
+    x = torch.randn(parts, size, 8, generator=g)
+    y = torch.sin(3 * x @ rule) + 0.5 * torch.randn(parts, size, 1, generator=g)
+    for _ in range(steps):
+        hold = torch.tanh(x @ first)
+        gap = 2 * (hold @ second - y) / size
+        down = x.mT @ ((gap @ second.mT) * (1 - hold**2))
+        first, second = first - 0.1 * down, second - 0.1 * hold.mT @ gap
+    return start - torch.cat([first.flatten(1), second.flatten(1)], 1)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_networks_trained_on_parts_of_one_size_are_judged_right(metric):
+    """Parts that differ in size would make small clients look far: what few samples teach is another function."""
+    p, follows = [], []
+    for seed in range(6):
+        g = torch.Generator().manual_seed(seed)
+        n = torch.randint(30, 600, (60,), generator=g)
+        found = update_distances([networks(int(m) // 15, 15, g) for m in n], n, metric, seed=seed)
+        p.append(found.p_value.double().numpy())
+        follows.append(spearmanr(found.calibrated, n).statistic)
+    assert kstest(np.concatenate(p), "uniform").pvalue > 0.01
+    assert abs(np.mean(follows)) < 0.1
+    other, long = -torch.ones(8, 1) / 8**0.5, torch.full((60,), 600)
+    moved = [networks(40, 15, g, rule=other if k % 4 == 0 else None) for k in range(60)]
+    found, pairs = (f(moved, long, metric) for f in (update_distances, pairwise_update_distances))
+    assert float(found.p_value[::4].max()) < 0.05
+    assert float(pairs.p_value[::4, 1].median()) < 0.02
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_as_many_parts_for_all_are_the_tensor_of_them(metric):
+    updates, _ = population(clients=12, replicates=3)
+    n = torch.full((12,), 90)
+    for function in (update_distances, pairwise_update_distances):
+        with pytest.warns(UserWarning, match="24 contrasts"):
+            whole, parts = function(updates, n, metric), function(list(updates), n, metric)
+        torch.testing.assert_close(parts.value, whole.value)
+        # the same mean noise, of parts or of samples; a mean of three noises varies less in length than one
+        torch.testing.assert_close(parts.null_mean, whole.null_mean, rtol=0.1, atol=1e-9)
+    alone = update_distances([u[:1] for u in updates], n, metric)
+    torch.testing.assert_close(alone.value, update_distances(updates[:, 0], n, metric).value)
+    assert (alone.p_value == 1).all()
+
+
+def test_many_contrasts_are_thinned_and_belong_to_the_right_clients():
+    g = torch.Generator().manual_seed(0)
+    parts = [
+        torch.randn(int(r), 4, generator=g) + k
+        for k, r in enumerate(torch.randint(1, 200, (90,), generator=g))
+    ]
+    told = replicates_of(parts, [999] * 90)
+    assert len(told.contrasts) == 2048
+    first, second = told.pairs(20_000, g)
+    assert not (told.owner[first] == told.owner[second]).any()
+    assert len(second.unique()) > 1900
+    few = replicates_of(parts[:3], [999] * 3)
+    raw = helmert(len(parts[1])) @ parts[1].double() / few.unit
+    torch.testing.assert_close(few.contrasts[few.owner == 1], raw)
+
+
+@pytest.mark.parametrize("function", [update_distances, pairwise_update_distances])
+def test_bad_parts_are_refused(function):
+    updates, n = population(clients=5)
+    good = list(updates)
+    cases = [
+        (([*good[:4], good[4][:, :7]], n), r"Client 4 has updates \(2, 7\)"),
+        (([*good[:4], good[4].float()], n), "Client 4 has updates of torch.float32"),
+        (([good[0][:0], *good[1:]], n), "Client 0 has 0 parts"),
+        (([good[0] / 0, *good[1:]], n), "Client 0 has 2 parts of torch.float64, NaN"),
+        (([good[0], *(u[:1] for u in good[1:])], n), "Only one client has two or more parts"),
+        ((good, [1, 9, 9, 9, 9]), "Client 0 has n=1 samples and 2 parts"),
+        (([], []), "without clients"),
+        ((None, n), "NoneType"),
+    ]
+    for arguments, message in cases:
+        with pytest.raises(ValueError, match=message):
+            function(*arguments)
 
 
 @pytest.mark.parametrize("function", [update_distances, pairwise_update_distances])
