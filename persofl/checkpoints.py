@@ -10,12 +10,16 @@ from torch import Tensor
 
 
 class BackgroundCheckpointIO(TorchCheckpointIO):
-    """Copies a checkpoint's tensors, and writes them on a thread of its own; for ``Trainer(plugins=[...])``.
+    """Copies a checkpoint's tensors, and writes it on a thread of its own; for ``Trainer(plugins=[...])``.
 
     One checkpoint is written at a time, and the next is made when it is there, so that clients on disk
     (:mod:`persofl.diskstore`), which know the way back to two moments, never get further ahead of the file. Lightning
     replaces a file when the new one is whole, so that a process that dies leaves the one before. An error while writing
-    is raised by the next call, or when the trainer ends.
+    is raised by the next call, or when the fit ends.
+
+    The thread is there while a :class:`~persofl.FederatedModule` fits, from :meth:`start` to :meth:`teardown`. Otherwise
+    nobody would wait for the file, so a checkpoint is written at once; so it is inside another plugin, because Lightning's
+    wrappers do not pass ``teardown`` on.
     """
 
     def __init__(self) -> None:
@@ -23,12 +27,18 @@ class BackgroundCheckpointIO(TorchCheckpointIO):
         self._writer: ThreadPoolExecutor | None = None
         self._pending: Future[None] | None = None
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Begin to write; see the class."""
-        self.settle()
-        copied = _copied(checkpoint)
+    def start(self) -> None:
+        """Write in the background from here on, until :meth:`teardown`."""
         if self._writer is None:
             self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Begin to write, or write; see the class."""
+        self.settle()
+        if self._writer is None:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        copied = _copied(checkpoint)
         self._pending = self._writer.submit(super().save_checkpoint, copied, path, storage_options)
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> Any:

@@ -105,6 +105,12 @@ class FederatedModule(pl.LightningModule):
         if ranks != self.federation.ranks:
             object.__setattr__(self, "federation", dataclasses.replace(self.federation, ranks=ranks))
 
+    def on_fit_start(self) -> None:
+        """From here to the trainer's teardown checkpoints may be written in the background."""
+        writer = self.trainer.strategy.checkpoint_io
+        if isinstance(writer, BackgroundCheckpointIO):
+            writer.start()
+
     def on_train_start(self) -> None:
         """Refuse rounds whose noise the privacy budget does not cover, before the first.
 

@@ -6,8 +6,11 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.plugins.io.wrapper import _WrappingCheckpointIO
 
+from persofl import FederatedModule, Shape, build_model
 from persofl.checkpoints import BackgroundCheckpointIO
+from persofl.diskstore import DiskStore
 
 
 @pytest.fixture
@@ -23,8 +26,42 @@ def slow(monkeypatch):
     return gate
 
 
-def test_a_checkpoint_holds_the_moment_it_was_asked_for(slow, tmp_path):
-    io, weights = BackgroundCheckpointIO(), torch.zeros(3)
+@pytest.fixture
+def io():
+    """A writer in the middle of a fit."""
+    io = BackgroundCheckpointIO()
+    io.start()
+    yield io
+    io.teardown()
+    assert not writing_threads()
+
+
+def writing_threads():
+    return [t for t in threading.enumerate() if t.name.startswith("checkpoint") and t.is_alive()]
+
+
+def full(*_):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.fixture
+def full_after(monkeypatch):
+    """Make the disk full once so many checkpoints are on it."""
+
+    def after(count):
+        write, begun = TorchCheckpointIO.save_checkpoint, []
+
+        def save(*arguments):
+            begun.append(arguments)
+            (write if len(begun) <= count else full)(*arguments)
+
+        monkeypatch.setattr(TorchCheckpointIO, "save_checkpoint", save)
+
+    return after
+
+
+def test_a_checkpoint_holds_the_moment_it_was_asked_for(slow, io, tmp_path):
+    weights = torch.zeros(3)
     io.save_checkpoint({"weights": weights, "parts": [{"deep": weights}], "round": 1}, tmp_path / "a.ckpt")
     weights.add_(5)
     assert not (tmp_path / "a.ckpt").exists()
@@ -33,11 +70,10 @@ def test_a_checkpoint_holds_the_moment_it_was_asked_for(slow, tmp_path):
     assert found["round"] == 1
     assert not found["weights"].any()
     assert not found["parts"][0]["deep"].any()
-    io.teardown()
 
 
-def test_the_next_waits_for_the_one_before(slow, tmp_path):
-    io, path = BackgroundCheckpointIO(), tmp_path / "a.ckpt"
+def test_the_next_waits_for_the_one_before(slow, io, tmp_path):
+    path = tmp_path / "a.ckpt"
     io.save_checkpoint({"round": 1}, path)
     threading.Timer(0.2, slow.set).start()
     io.save_checkpoint({"round": 2}, path)
@@ -45,21 +81,17 @@ def test_the_next_waits_for_the_one_before(slow, tmp_path):
     assert path.exists()
     io.teardown()
     assert torch.load(path)["round"] == 2
-    io.save_checkpoint({"round": 3}, path)  # a trainer may fit again
+    io.start()  # a trainer may fit again
+    io.save_checkpoint({"round": 3}, path)
     io.remove_checkpoint(path)
     assert not path.exists()
-    io.teardown()
 
 
 @pytest.mark.parametrize("then", ["save", "teardown", "load"])
-def test_an_error_is_raised_by_what_comes_next_and_spoils_nothing(then, tmp_path, monkeypatch):
-    io, path = BackgroundCheckpointIO(), tmp_path / "a.ckpt"
+def test_an_error_is_raised_by_what_comes_next_and_spoils_nothing(then, io, tmp_path, monkeypatch):
+    path = tmp_path / "a.ckpt"
     io.save_checkpoint({"round": 1}, path)
     io.settle()
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patched:
         patched.setattr(TorchCheckpointIO, "save_checkpoint", full)
         io.save_checkpoint({"round": 2}, path)
@@ -70,16 +102,17 @@ def test_an_error_is_raised_by_what_comes_next_and_spoils_nothing(then, tmp_path
                 "load": lambda: io.load_checkpoint(path),
             }[then]()
     assert io.load_checkpoint(path)["round"] == 1
-    io.teardown()
-    assert not [t for t in threading.enumerate() if t.name.startswith("checkpoint") and t.is_alive()]
+
+
+# --- in a run ----------------------------------------------------------------------------------------------
 
 
 class EveryRound(Callback):
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, name="{}.ckpt"):
+        self.folder, self.name = folder, name
 
     def on_train_batch_end(self, trainer, *_):
-        trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
+        trainer.save_checkpoint(self.folder / self.name.format(trainer.global_step))
 
 
 @pytest.mark.parametrize("method", ["ditto", "apfl+mix_by_distance", "fedadam"])
@@ -96,6 +129,18 @@ def test_a_run_goes_on_from_any_of_them_as_if_nothing_had_been(method, module, t
             assert torch.equal(rest.federation.store.state_dict()[name], rows)
 
 
+def test_rounds_go_on_while_one_is_written(slow, module, tmp_path, trainer):
+    class Watch(EveryRound):
+        def on_train_batch_start(self, trainer, *_):
+            if trainer.global_step == 1:
+                assert not (self.folder / "1.ckpt").exists()
+                slow.set()
+
+    trainer(2, callbacks=[Watch(tmp_path)], plugins=[BackgroundCheckpointIO()]).fit(module("ditto"))
+    assert (tmp_path / "1.ckpt").exists()
+    assert (tmp_path / "2.ckpt").exists()
+
+
 def test_a_run_that_fails_still_has_its_last_one(slow, module, tmp_path, trainer):
     class Breaks(EveryRound):
         def on_train_batch_start(self, trainer, *_):
@@ -106,6 +151,47 @@ def test_a_run_that_fails_still_has_its_last_one(slow, module, tmp_path, trainer
     with pytest.raises(RuntimeError, match="broken"):
         trainer(3, callbacks=[Breaks(tmp_path)], plugins=[BackgroundCheckpointIO()]).fit(module("ditto"))
     assert torch.load(tmp_path / "1.ckpt", weights_only=True)["global_step"] == 1
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_outside_of_a_fit_it_is_there_at_once_or_the_error_is(
+    wrapped, module, tmp_path, trainer, monkeypatch
+):
+    writer = BackgroundCheckpointIO()
+    fitted = trainer(1, plugins=[_WrappingCheckpointIO(writer) if wrapped else writer])
+    fitted.fit(module("ditto"))
+    fitted.save_checkpoint(tmp_path / "a.ckpt")
+    assert torch.load(tmp_path / "a.ckpt", weights_only=True)["global_step"] == 1
+    assert not writing_threads()
+    monkeypatch.setattr(TorchCheckpointIO, "save_checkpoint", full)
+    with pytest.raises(OSError, match="No space left"):
+        fitted.save_checkpoint(tmp_path / "b.ckpt")
+
+
+def on_disk(population, folder):
+    model = build_model("mlp", Shape(*population.shape[:2]), seed=0, hidden=(5,))
+    store = None if folder is None else DiskStore(len(population), folder)
+    return FederatedModule(population, model, "ditto", store=store)
+
+
+@pytest.mark.parametrize("written", [2, 4])  # the next save meets the error, or the fit's end
+def test_a_full_disk_ends_the_run_which_goes_on_from_the_one_before(
+    written, population, tmp_path, trainer, full_after
+):
+    whole = on_disk(population, None)
+    trainer(5).fit(whole)
+    full_after(written)
+    saves = {"callbacks": [EveryRound(tmp_path, "last.ckpt")], "enable_checkpointing": False}
+    broken = trainer(5, plugins=[BackgroundCheckpointIO()], **saves)
+    with pytest.raises(OSError, match="No space left"):
+        broken.fit(on_disk(population, tmp_path / "clients"))
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == written
+    rest = on_disk(population, tmp_path / "clients")
+    trainer(5).fit(rest, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert torch.equal(rest.server, whole.server)
+    for name, rows in whole.federation.store.rows.items():
+        found = rest.federation.store.read(torch.arange(len(population)), {name: torch.zeros_like(rows)})
+        assert torch.equal(found[name], rows)
 
 
 def test_clients_are_marked_after_the_one_before_is_on_file(module, tmp_path, trainer, monkeypatch):
