@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -31,6 +32,8 @@ class BackgroundCheckpointIO(TorchCheckpointIO):
         """Write in the background from here on, until :meth:`teardown`."""
         if self._writer is None:
             self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+            # Ctrl-C may cut off a teardown too: what went wrong is then told at the process's end.
+            atexit.register(self._at_exit)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Begin to write, or write; see the class."""
@@ -52,14 +55,17 @@ class BackgroundCheckpointIO(TorchCheckpointIO):
         super().remove_checkpoint(path)
 
     def settle(self) -> None:
-        """Wait until all is written.
+        """Wait until all is written; if the waiting is interrupted, the next call waits on.
 
         Raises:
             OSError: or what else writing ended with.
         """
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
+        if self._pending is None:
+            return
+        error = self._pending.exception()
+        self._pending = None
+        if error is not None:
+            raise error
 
     def teardown(self) -> None:
         """Wait, and end the thread."""
@@ -69,6 +75,13 @@ class BackgroundCheckpointIO(TorchCheckpointIO):
             if self._writer is not None:
                 self._writer.shutdown()
                 self._writer = None
+            if self._pending is None:
+                atexit.unregister(self._at_exit)
+
+    def _at_exit(self) -> None:
+        # Threads have ended by now. Only in a forked process, which has none, something is not done, and never will be.
+        if self._pending is not None and self._pending.done():
+            self.settle()
 
 
 def _copied(value: Any) -> Any:

@@ -1,5 +1,9 @@
 """Checkpoints written in the background: what they hold, their order, and what happens when one fails."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -104,6 +108,51 @@ def test_an_error_is_raised_by_what_comes_next_and_spoils_nothing(then, io, tmp_
     assert io.load_checkpoint(path)["round"] == 1
 
 
+def interrupt_soon():
+    main = threading.main_thread().ident
+    threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
+
+
+@pytest.fixture
+def slowly_full(monkeypatch):
+    """Writing waits until it is let go, and fails."""
+    gate = threading.Event()
+
+    def save(*_):
+        assert gate.wait(20)
+        full()
+
+    monkeypatch.setattr(TorchCheckpointIO, "save_checkpoint", save)
+    return gate
+
+
+def test_who_is_interrupted_while_waiting_still_hears_of_the_error(slowly_full, io, tmp_path):
+    io.save_checkpoint({"round": 1}, tmp_path / "a.ckpt")
+    interrupt_soon()
+    with pytest.raises(KeyboardInterrupt):
+        io.settle()
+    slowly_full.set()
+    with pytest.raises(OSError, match="No space left"):
+        io.settle()
+    io.settle()  # said once
+
+
+def test_what_no_teardown_told_is_told_when_the_process_ends(tmp_path):
+    code = (
+        "from persofl.checkpoints import BackgroundCheckpointIO\n"
+        "from pytorch_lightning.plugins.io import TorchCheckpointIO\n"
+        "def full(*_): raise OSError(28, 'No space left on device')\n"
+        "TorchCheckpointIO.save_checkpoint = full\n"
+        "io = BackgroundCheckpointIO()\n"
+        "io.start()\n"
+        "io.save_checkpoint({}, 'a.ckpt')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120, env=os.environ
+    )
+    assert "No space left" in done.stderr
+
+
 # --- in a run ----------------------------------------------------------------------------------------------
 
 
@@ -192,6 +241,26 @@ def test_a_full_disk_ends_the_run_which_goes_on_from_the_one_before(
     for name, rows in whole.federation.store.rows.items():
         found = rest.federation.store.read(torch.arange(len(population)), {name: torch.zeros_like(rows)})
         assert torch.equal(found[name], rows)
+
+
+def test_a_run_interrupted_while_it_waits_still_tells_the_error(slowly_full, module, tmp_path, trainer):
+    class Interrupted(EveryRound):
+        def on_train_batch_end(self, trainer, *arguments):
+            if trainer.global_step == 2:
+                interrupt_soon()
+            super().on_train_batch_end(trainer, *arguments)
+
+        def on_exception(self, *_):
+            slowly_full.set()
+
+    before = signal.getsignal(signal.SIGINT)  # Lightning ignores it from then on
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            trainer(3, callbacks=[Interrupted(tmp_path)], plugins=[BackgroundCheckpointIO()]).fit(
+                module("ditto")
+            )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_clients_are_marked_after_the_one_before_is_on_file(module, tmp_path, trainer, monkeypatch):
