@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import copy
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from pytorch_lightning.plugins.io import TorchCheckpointIO
-from torch import Tensor
 
 
 class BackgroundCheckpointIO(TorchCheckpointIO):
-    """Copies a checkpoint's tensors, and writes it on a thread of its own; for ``Trainer(plugins=[...])``.
+    """Copies a checkpoint, and writes it on a thread of its own; for ``Trainer(plugins=[...])``.
 
     One checkpoint is written at a time, and the next is made when it is there, so that clients on disk
     (:mod:`persofl.diskstore`), which know the way back to two moments, never get further ahead of the file. Lightning
@@ -41,7 +41,13 @@ class BackgroundCheckpointIO(TorchCheckpointIO):
         if self._writer is None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        copied = _copied(checkpoint)
+        try:
+            # Not of tensors only: callbacks put into a checkpoint what they like, and go on changing it.
+            copied = copy.deepcopy(checkpoint)
+        except Exception:
+            # What can be written need not be copyable, such as a tensor with its gradient's graph.
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
         self._pending = self._writer.submit(super().save_checkpoint, copied, path, storage_options)
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
@@ -82,14 +88,3 @@ class BackgroundCheckpointIO(TorchCheckpointIO):
         # Threads have ended by now. Only in a forked process, which has none, something is not done, and never will be.
         if self._pending is not None and self._pending.done():
             self.settle()
-
-
-def _copied(value: Any) -> Any:
-    """With every tensor in dicts, lists and tuples copied."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {key: _copied(part) for key, part in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_copied(part) for part in value)
-    return value

@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import OrderedDict, deque, namedtuple
 
+import numpy as np
 import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -74,6 +76,59 @@ def test_a_checkpoint_holds_the_moment_it_was_asked_for(slow, io, tmp_path):
     assert found["round"] == 1
     assert not found["weights"].any()
     assert not found["parts"][0]["deep"].any()
+
+
+Best = namedtuple("Best", "rows score")
+
+
+class Memory:
+    """Any object that a callback may keep."""
+
+    def __init__(self):
+        self.seen = [1]
+
+
+def test_so_does_all_that_is_no_tensor(slow, io, tmp_path):
+    array, last, names, best, memory = np.zeros(3), deque([1], 5), {"a"}, Best(torch.zeros(2), [1]), Memory()
+    things = {"array": array, "last": last, "names": names, "best": best, "memory": memory}
+    io.save_checkpoint(things, tmp_path / "a.ckpt")
+    array += 1
+    last.append(2)
+    names.add("b")
+    best.rows.add_(1)
+    best.score.append(2)
+    memory.seen.append(2)
+    slow.set()
+    found = io.load_checkpoint(tmp_path / "a.ckpt", weights_only=False)
+    assert not found["array"].any()
+    assert found["last"] == deque([1])
+    assert found["last"].maxlen == 5
+    assert found["names"] == {"a"}
+    assert type(found["best"]) is Best
+    assert not found["best"].rows.any()
+    assert found["best"].score == [1]
+    assert found["memory"].seen == [1]
+
+
+def test_the_file_is_that_of_the_plugin_that_writes_at_once(io, tmp_path):
+    """Types, a state's versions and shared storage, which is written once."""
+    state = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 20_000)).state_dict()
+    things = {"state": state, "again": OrderedDict(state), "view": state["1.weight"][:5]}
+    TorchCheckpointIO().save_checkpoint(things, tmp_path / "plain.ckpt")
+    io.save_checkpoint(things, tmp_path / "a.ckpt")
+    found = io.load_checkpoint(tmp_path / "a.ckpt")
+    assert type(found["state"]) is OrderedDict
+    assert found["state"]._metadata == state._metadata
+    assert found["view"].data_ptr() == found["state"]["1.weight"].data_ptr()
+    sizes = [(tmp_path / name).stat().st_size for name in ("a.ckpt", "plain.ckpt")]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
+
+
+def test_what_cannot_be_copied_is_written_at_once(io, tmp_path):
+    loss = torch.ones(2, requires_grad=True) * 2
+    io.save_checkpoint({"loss": loss}, tmp_path / "a.ckpt")
+    assert (tmp_path / "a.ckpt").exists()
+    assert torch.equal(torch.load(tmp_path / "a.ckpt")["loss"], loss)
 
 
 def test_the_next_waits_for_the_one_before(slow, io, tmp_path):
