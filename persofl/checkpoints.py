@@ -9,6 +9,8 @@ from typing import Any
 
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from .ranks import Ranks
+
 
 class BackgroundCheckpointIO(TorchCheckpointIO):
     """Copies a checkpoint, and writes it on a thread of its own; for ``Trainer(plugins=[...])``.
@@ -88,3 +90,23 @@ class BackgroundCheckpointIO(TorchCheckpointIO):
         # Threads have ended by now. Only in a forked process, which has none, something is not done, and never will be.
         if self._pending is not None and self._pending.done():
             self.settle()
+
+
+def settle_together(plugin: Any, ranks: Ranks) -> None:
+    """Wait for the checkpoint that is being written: the first rank writes, and all hear how it ended.
+
+    Args:
+        plugin: a trainer's for checkpoints; if it wraps another, that one is asked too.
+        ranks: of the run.
+
+    Raises:
+        OSError: or what else writing ended with.
+        PersoflError: the same with several ranks, on every one.
+    """
+    while plugin is not None and not isinstance(plugin, BackgroundCheckpointIO):
+        plugin = getattr(plugin, "checkpoint_io", None)
+    if plugin is not None:
+        ranks.agree(
+            plugin.settle,
+            "The last checkpoint could not be written; the one before is whole: go on from it with --resume.",
+        )

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from .algorithms import Algorithm
 from .blending import Mixed
-from .checkpoints import BackgroundCheckpointIO
+from .checkpoints import BackgroundCheckpointIO, settle_together
 from .diskstore import DiskStore
 from .errors import PersoflError
 from .evaluation import client_experts, evaluate_clients, population_gate, population_metrics, weighed
@@ -124,6 +124,10 @@ class FederatedModule(pl.LightningModule):
         wrapper: Any = self.trainer.model
         if hasattr(wrapper, "require_backward_grad_sync"):
             wrapper.require_backward_grad_sync = False
+
+    def on_train_end(self) -> None:
+        """The last checkpoint is on file, or every rank knows that it is not."""
+        settle_together(self.trainer.strategy.checkpoint_io, self.federation.ranks)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The algorithm's server optimiser over the server's rows."""
@@ -296,13 +300,15 @@ class FederatedModule(pl.LightningModule):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the clients' states, and what they belong to."""
+        """Add the clients' states, and what they belong to.
+
+        Raises:
+            OSError, PersoflError: the one before could not be written; see :func:`persofl.checkpoints.settle_together`.
+        """
         federation = self.federation
-        if self._trainer is not None and isinstance(
-            self.trainer.strategy.checkpoint_io, BackgroundCheckpointIO
-        ):
-            # A store on disk knows the way back to two moments: the one before must be on file before this is marked.
-            self.trainer.strategy.checkpoint_io.settle()
+        # A store on disk knows the way back to two moments: the one before must be on file before this is marked.
+        if self._trainer is not None:
+            settle_together(self.trainer.strategy.checkpoint_io, federation.ranks)
         checkpoint["clients"] = joined_states(
             federation.ranks, federation.store.state_dict(), len(federation.data)
         )

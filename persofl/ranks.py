@@ -65,6 +65,29 @@ class Ranks:
             raise DivergedError(*said[0])
         return result  # type: ignore[return-value]
 
+    def agree(self, work: Callable[[], object], hint: str) -> None:
+        """Do something that may fail on any rank; where one fails all end here, and none waits for it in the next call.
+
+        Args:
+            work: this rank's part; alone, what it raises is raised as it is.
+            hint: for the error, what failed and what to do.
+
+        Raises:
+            PersoflError: on every rank, with the first failed one's words.
+        """
+        if self.count == 1:
+            work()
+            return
+        failed: Exception | None = None
+        try:
+            work()
+        except Exception as error:
+            failed = error
+        said = self._all(None if failed is None else f"{type(failed).__name__}: {failed}")
+        for rank, words in enumerate(said):
+            if words is not None:
+                raise PersoflError(f"Rank {rank} of {self.count}: {words}. {hint}") from failed
+
     def aggregate(self, aggregator: Aggregator, updates: Updates) -> Tensor:
         """The pseudo-gradient of all ranks' updates ``(R, parameters)``, the same everywhere.
 

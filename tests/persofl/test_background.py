@@ -318,7 +318,8 @@ def test_a_run_interrupted_while_it_waits_still_tells_the_error(slowly_full, mod
         signal.signal(signal.SIGINT, before)
 
 
-def test_clients_are_marked_after_the_one_before_is_on_file(module, tmp_path, trainer, monkeypatch):
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_clients_are_marked_after_the_one_before_is_on_file(wrapped, module, tmp_path, trainer, monkeypatch):
     """A store on disk could not go back to a file two marks behind."""
     writer, seen = BackgroundCheckpointIO(), []
     built = module("ditto")
@@ -329,6 +330,10 @@ def test_clients_are_marked_after_the_one_before_is_on_file(module, tmp_path, tr
         return mark()
 
     monkeypatch.setattr(built.federation.store, "state_dict", marked)
-    trainer(3, callbacks=[EveryRound(tmp_path)], plugins=[writer]).fit(built)
+    if wrapped:
+        writer.start()  # which nobody does for a writer that nobody tears down
+    plugin = _WrappingCheckpointIO(writer) if wrapped else writer
+    trainer(3, callbacks=[EveryRound(tmp_path)], plugins=[plugin]).fit(built)
     assert len(seen) >= 3
     assert all(seen)
+    writer.teardown()

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,14 +12,25 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from data_loaders import SimulatedHouseholds, WindowSpec, make_windows
 from data_loaders.partition import HoldOut
-from persofl import DivergedError, PersoflError, RoundConfig, build_federation, build_model, parse_method
+from persofl import (
+    DivergedError,
+    FederatedModule,
+    PersoflError,
+    RoundConfig,
+    build_federation,
+    build_model,
+    parse_method,
+)
 from persofl.algorithms import ClusterFedAvg, Gate, Neighbours
+from persofl.checkpoints import BackgroundCheckpointIO
 from persofl.evaluation import (
     client_experts,
     evaluate_clients,
@@ -198,6 +210,69 @@ def test_a_rank_that_dies_ends_the_others_with_words(tmp_path):
     assert "--resume" in words
     for process in context.processes:
         process.kill()
+
+
+class EveryRound(pl.Callback):
+    def on_train_batch_end(self, trainer, *_):
+        trainer.save_checkpoint(Path(trainer.default_root_dir, f"{trainer.global_step}.ckpt"))
+
+
+def disk_full_after(written):
+    write, begun = TorchCheckpointIO.save_checkpoint, []
+
+    def save(*arguments):
+        begun.append(arguments)
+        if len(begun) > written:
+            raise OSError(28, "No space left on device")
+        write(*arguments)
+
+    TorchCheckpointIO.save_checkpoint = save
+
+
+def writing(rank, count, folder, port, written):
+    torch.set_num_threads(1)
+    os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    disk_full_after(written)
+    model = build_model("mlp", Shape(24, 6), seed=0, hidden=(5,))
+    module = FederatedModule(population(), model, "ditto")
+    mark, marks = module.federation.store.state_dict, []
+    module.federation.store.state_dict = lambda: marks.append(1) or mark()
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        strategy="ddp",
+        devices=count,
+        max_steps=3,
+        default_root_dir=folder,
+        logger=False,
+        limit_val_batches=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        callbacks=[EveryRound()],
+        plugins=[BackgroundCheckpointIO()],
+    )
+    try:
+        trainer.fit(module)
+        words = "fitted"
+    except PersoflError as error:
+        words = str(error)
+    torch.save((words, len(marks)), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("written", [1, 2])  # the next save meets the error, or the fit's end
+def test_a_checkpoint_that_rank_0_cannot_write_ends_all_before_they_mark(written, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(writing, (2, str(tmp_path), port, written), nprocs=2)
+    words, others = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert words == others
+    assert "Rank 0 of 2: OSError: [Errno 28] No space left" in words[0]
+    assert "the one before is whole" in words[0]
+    assert words[1] == written + 1
+    assert torch.load(tmp_path / f"{written}.ckpt", weights_only=True)["global_step"] == written
 
 
 # --- the command -------------------------------------------------------------------------------------------
