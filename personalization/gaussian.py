@@ -10,7 +10,7 @@ from torch.autograd.function import FunctionCtx
 
 from .copula import common_scales, feature_scales, feature_tails, tail_index
 from .kind import DistanceKind, Statistics, register_distance
-from .numeric import pairwise_squared, safe_root, wide
+from .numeric import centred, pairwise_squared, safe_root, wide
 
 
 def moments(samples: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,7 +151,7 @@ class GaussianDistance(DistanceKind):
         if not self.diagonal:
             return super().pairwise(own)
         points = torch.cat([own["mean"], deviations(own["cov"])], -1)
-        return pairwise_squared(points - points.mean(0))
+        return pairwise_squared(centred(points))
 
     def pair_variance(self, own: Statistics, reference: Statistics, generator: torch.Generator) -> Tensor:
         r"""In closed form, each client's law taken for elliptical with its own moments and kurtosis.

@@ -107,22 +107,40 @@ def grouped_jackknife(samples: Tensor, squared: Callable[[Tensor], Tensor], grou
     return left.var(0, correction=0) * (groups - 1)
 
 
+def typical(rows: Tensor) -> Tensor:
+    """The median ``(...)`` of up to 256 of the rows ``(K, ...)``, which one far row cannot move; without gradient."""
+    return rows.detach()[:: -(-len(rows) // 256)].median(0).values
+
+
+def centred(rows: Tensor) -> Tensor:
+    """Rows ``(K, ...)`` less a typical one; what depends on their differences only, and its gradient, is the same."""
+    return rows - typical(rows)
+
+
 def pairwise_squared(rows: Tensor, *, block: int = 1024) -> Tensor:
     """Squared Euclidean distances between all rows ``(K, D)``, with a zero diagonal, shape ``(K, K)``.
 
     Blocks on and above the diagonal only, each one matrix product, so that half of the work and no copy of the result
-    is needed. Rounding leaves about ``eps`` times the squared norms: centre the rows first.
+    is needed. Rounding leaves about ``eps`` times the squared norms, so rows should be :func:`centred`; what is so near
+    that this would tell (groups far from each other) is computed again: by a product in float64, or in float64 pair by
+    pair.
     """
-    norms = rows.square().sum(1)
     if rows.requires_grad and torch.is_grad_enabled():  # blocks that are written into have no gradient
-        whole = (norms[:, None] + norms - 2 * rows @ rows.T).clamp_min(0)
-        return (whole + whole.T) / 2 * (1 - torch.eye(len(rows), dtype=rows.dtype, device=rows.device))
+        exact = wide(rows)
+        norms = exact.square().sum(1)
+        whole = _squared_between(exact, exact, norms, norms)
+        return ((whole + whole.T) / 2 * (1 - torch.eye(len(rows)).to(whole))).to(rows.dtype)
+    norms = rows.square().sum(1)
     squared = rows.new_empty(len(rows), len(rows))
     for i in range(0, len(rows), block):
         for j in range(i, len(rows), block):
             part = squared[i : i + block, j : j + block]
-            torch.mm(rows[i : i + block], rows[j : j + block].T, out=part)
-            part.mul_(-2).add_(norms[i : i + block, None]).add_(norms[j : j + block]).clamp_(min=0)
+            lots = [x[k : k + block] for x in (rows, norms) for k in (i, j)]
+            torch.mm(lots[0], lots[1].T, out=part)
+            part.mul_(-2).add_(lots[2][:, None]).add_(lots[3]).clamp_(min=0)
+            if i == j:
+                part.fill_diagonal_(torch.inf)
+            _refine(part, *lots)
             if i == j:
                 part.copy_((part + part.T) / 2)
             else:
@@ -130,17 +148,46 @@ def pairwise_squared(rows: Tensor, *, block: int = 1024) -> Tensor:
     return squared.fill_diagonal_(0)
 
 
+def _squared_between(x: Tensor, y: Tensor, x_norms: Tensor, y_norms: Tensor) -> Tensor:
+    return (x_norms[:, None] + y_norms - 2 * x @ y.T).clamp_min(0)
+
+
+def _refine(part: Tensor, x: Tensor, y: Tensor, x_norms: Tensor, y_norms: Tensor) -> None:
+    """In place, once more, the squared distances ``(n, m)`` of rows x to rows y that rounding could tell."""
+    share = 1e3 * torch.finfo(part.dtype).eps  # of the norms: below, rounding makes a thousandth and more
+    near = part < (share * x_norms)[:, None] + share * y_norms
+    if wide(part[:0]).dtype == part.dtype:  # nothing is wider: one by one, which is slow but exact
+        for i, j in (pairs.T for pairs in near.nonzero().split(256)):
+            part[i, j] = (x[i] - y[j]).square().sum(1)
+        return
+    i, j = (near.any(axis).nonzero()[:, 0] for axis in (1, 0))
+    if len(i):
+        exact, others = wide(x[i]), wide(y[j])
+        again = _squared_between(exact, others, exact.square().sum(1), others.square().sum(1))
+        part[i[:, None], j] = torch.where(near[i][:, j], again.to(part.dtype), part[i][:, j])
+
+
 def rounding(features: Sequence[Tensor], degree: float = 2.0, labels: int = 0) -> float:
     """Squared distance below which two laws differ by rounding only.
+
+    What they differ by is measured about a common centre, so it is the spread about it that counts, of a typical
+    client; unless that is within a few roundings of the centre itself, where all features are constant.
 
     Args:
         features: one tensor ``(n_k, F)`` per client.
         degree: power of the features' unit that the squared distance has.
         labels: how many trailing columns are no features.
     """
-    own = [wide(x.detach())[:, : x.shape[1] - labels] for x in features] if degree else []
-    mean_square = sum(float(x.square().mean()) for x in own) / max(1, len(own)) if degree else 1.0
-    return rounding_of(features[0].dtype, mean_square ** (degree / 2))
+    dtype = features[0].dtype
+    if not degree:
+        return rounding_of(dtype, 1.0)
+    own = [wide(x.detach())[:, : x.shape[1] - labels] for x in features]
+    centre = torch.stack([x.mean(0) for x in own]).median(0).values
+    spread = float(torch.stack([(x - centre).square().mean() for x in own]).quantile(0.5))
+    offset = float(centre.square().mean())
+    if spread <= (4 * torch.finfo(dtype).eps) ** 2 * offset:
+        spread += offset
+    return rounding_of(dtype, spread ** (degree / 2))
 
 
 def rounding_of(dtype: torch.dtype, mean_square: float) -> float:

@@ -11,7 +11,7 @@ from .copula import common_scales, interpolate, normal_scores
 from .errors import check_order
 from .gaussian import law_statistics, matrix_root
 from .kind import DistanceKind, Statistics, register_distance, standard_noise
-from .numeric import argsort_last, pairwise_squared, safe_root, sort_last, wide
+from .numeric import argsort_last, centred, pairwise_squared, safe_root, sort_last, typical, wide
 from .sketch import midpoint_levels, quantile_ranks, quantile_sketch, unit_projections
 
 
@@ -65,7 +65,7 @@ def pairwise_sliced_wasserstein(
     columns = sketches if others is None else others
     _check_pair(sketches, columns)
     # Centred first: the matrix product cancels less the nearer the origin the sketches lie.
-    centre = sketches.mean(0)
+    centre = typical(sketches)
     rows, columns = (sketches - centre).flatten(1), (columns - centre).flatten(1)
     mode = "use_mm_for_euclid_dist" if order == 2 else "donot_use_mm_for_euclid_dist"
     distance: Tensor = torch.cdist(rows, columns, p=order, compute_mode=mode) / rows.shape[1] ** (1 / order)
@@ -143,7 +143,7 @@ class SlicedDistance(DistanceKind):
         sketches = own["sketch"]
         if self.order != 2:
             return pairwise_sliced_wasserstein(sketches, order=self.order).square()
-        rows = (sketches - sketches.mean(0)).flatten(1)
+        rows = centred(sketches.flatten(1))
         return pairwise_squared(rows).div_(rows.shape[1])
 
     def pair_variance(self, own: Statistics, reference: Statistics, generator: torch.Generator) -> Tensor:
@@ -151,14 +151,16 @@ class SlicedDistance(DistanceKind):
         if self.order != 2:
             return super().pair_variance(own, reference, generator)
         noise = standard_noise(self, reference, generator)["sketch"].flatten(1).to(own["sketch"])
-        gaps = (own["sketch"] - own["sketch"].mean(0)).flatten(1)
+        gaps = centred(own["sketch"].flatten(1))
         # Of order one: the result is a fourth power of the features' scale.
         units = [wide(x.abs().max()).clamp_min(1e-300) for x in (gaps, noise)]
-        along = (gaps / units[0]) @ (noise / units[1]).T
+        # In float64, in parts: clients far from the others would leave these only their rounding.
+        across = wide(noise).div_(units[1]).T
+        along = torch.cat([(wide(part) / units[0]) @ across for part in gaps.split(256)])
         population = _total(reference["cov"])
         share = _total(own["cov"]) / torch.where(population > 0, population, 1.0)
         share = share * (units[0] * units[1]).square() * (4 / noise.shape[1] ** 2 / len(noise))
-        return wide(pairwise_squared(along)).mul_(share[:, None])
+        return pairwise_squared(along).mul_(share[:, None])
 
     def draw(self, reference: Statistics, n: int, draws: int, generator: torch.Generator) -> Statistics:
         """Sketches of ``draws`` samples of n: elliptical copula, the reference's quantiles as marginals."""
@@ -219,4 +221,6 @@ def _to_marginals(scores: Tensor, reference: Statistics) -> Tensor:
     knots = reference["scores"].float()
     first = torch.ones_like(knots, dtype=torch.bool)
     first[1:] = knots.diff() > 1e-6
-    return interpolate(scores, knots[first], reference["sketch"][:, first].float())
+    sketch = wide(reference["sketch"])
+    centre = sketch.mean(-1, keepdim=True)  # which in float32 would leave the spread about it no digits
+    return interpolate(scores, knots[first], (sketch - centre)[:, first].float()) + centre

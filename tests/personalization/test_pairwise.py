@@ -39,6 +39,18 @@ def test_blocks_give_the_distances_of_all_rows(block):
     assert torch.allclose(pairwise_squared(rows, block=block), torch.cdist(rows, rows) ** 2, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("block", [3, 100])
+def test_rows_in_groups_far_from_each_other_keep_their_digits(block, dtype):
+    far = 2.0**12 if dtype == torch.float32 else 2.0**26
+    rows = torch.randn(10, 400, generator=torch.Generator().manual_seed(0)).to(dtype)
+    rows = rows + far * (torch.arange(10) % 3)[:, None]
+    exact = torch.cdist(rows.double(), rows.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
+    found = pairwise_squared(rows, block=block)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=0)
+    assert torch.equal(found, found.T)
+
+
 @pytest.mark.parametrize(("kind", "options"), SUMS)
 def test_equals_the_loop_over_pairs(kind, options):
     features, built = clients(), build_distance(kind, **options)

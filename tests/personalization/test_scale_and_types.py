@@ -268,3 +268,51 @@ def test_protocols_take_what_distances_take(protocol):
         for outcome in (protocol.run(half), protocol.run([x.float() for x in half]))
     )
     torch.testing.assert_close(found, expected)
+
+
+def like_clients(sizes, dtype, shift=0.0, apart=0.0, groups=2):
+    """Clients of one law, all ``shift`` away from zero; one group of them lies ``apart`` from the other."""
+    g = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(n, 5, generator=g, dtype=torch.float64) for n in sizes]
+    return [(x + shift + apart * (k % groups == 0)).to(dtype) for k, x in enumerate(drawn)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("groups", "apart"), [(99, 1e4), (99, 1e5), (99, 1e6), (2, 1e4), (2, 1e5)])
+def test_clients_far_from_the_others_leave_these_as_they_are(dtype, groups, apart):
+    sizes = [100] * 10
+    near = pairwise_distances(like_clients(sizes, torch.float64))
+    features = like_clients(sizes, dtype, apart=apart, groups=groups)
+    member = torch.arange(10) % groups == 0
+    same = (member[:, None] == member) & ~torch.eye(10, dtype=torch.bool)
+    pairs = pairwise_distances(features)
+    for name in ("value", "std_error"):
+        found, expected = (getattr(x, name)[same].double() for x in (pairs, near))
+        torch.testing.assert_close(found, expected, rtol=0.1, atol=0)
+    assert float(pairs.z[same].max()) < 4
+    assert float(pairs.p_value[same].median()) > 0.3
+    assert float(pairs.p_value[~same & ~torch.eye(10, dtype=torch.bool)].max()) < 1e-6
+    graded = pairwise_distances([x.requires_grad_() for x in features], calibrated=False)
+    torch.testing.assert_close(graded.value.detach()[same], pairs.value[same], rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["sliced", "gaussian"])
+def test_an_offset_common_to_all_clients_changes_little(kind):
+    sizes = (50, 100, 200, 400) * 2
+    for function in (distance_to_population, pairwise_distances):
+        plain = function(like_clients(sizes, torch.float64), kind)
+        for dtype, offset in ((torch.float32, 1e5), (torch.float32, 1e6), (torch.float64, 1e6)):
+            found = function(like_clients(sizes, dtype, shift=offset), kind)
+            for name in ("value", "p_value", "std_error"):
+                ours, theirs = getattr(found, name).double(), getattr(plain, name)
+                # Numbers at 1e6 are stored to a sixteenth in float32.
+                torch.testing.assert_close(ours, theirs, rtol=0.1, atol=0.15 if name == "p_value" else 1e-2)
+
+
+def test_features_that_are_constant_up_to_rounding_do_not_differ():
+    ulp = 2.0**-23
+    features = [torch.full((n, 3), 1000.0) * (1 + ulp * (k % 2)) for k, n in enumerate((20, 30, 40, 50))]
+    for function in (distance_to_population, pairwise_distances):
+        found = function(features, draws=8)
+        assert not found.value.any()
+        assert (found.p_value == 1).all()
