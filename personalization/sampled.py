@@ -39,7 +39,7 @@ def sampled_distances(
 ) -> Distances:
     """Distances of at least two clients to the others; see :func:`personalization.distance_to_population`."""
     pool = Pool.of(samples, weighting, seed)
-    kind = kind.fitted(pool.rows[pool.shuffle[:2048]])
+    kind = kind.fitted(pool.rows[pool.shuffle[:2048]].detach())
     own = [thinned(x, kind.max_samples, seed + k) for k, x in enumerate(samples)]
     others = [pool.others(k, kind.reference_size) for k in range(len(samples))]
     measured = _measure(kind, own, others)
@@ -179,7 +179,8 @@ def permutation_null(kind: SampleDistance, pool: Pool, sizes: Sequence[tuple[int
         step = max(1, _BATCH_PAIRS // max(n, m) ** 2)
         parts = []
         for start in range(0, draws, step):
-            value, _ = kind.between(*pool.halves(n, m, min(step, draws - start), generator))
+            with torch.no_grad():  # distances have gradients, what they are judged by has none
+                value, _ = kind.between(*pool.halves(n, m, min(step, draws - start), generator))
             parts.append(wide(value).square().cpu())
         effective.append(n * m / (n + m))
         scaled.append(effective[-1] * torch.cat(parts))

@@ -9,6 +9,7 @@ import torch
 from personalization import (
     DISTANCES,
     MODULATORS,
+    SampleDistance,
     build_clustering,
     build_distance,
     build_graph,
@@ -107,6 +108,22 @@ def test_judgements_of_large_numbers_are_finite_and_have_no_gradients(options):
         assert float((pairs.std_error / scale).max()) > 1e-3
         found.value.sum().backward()
         assert all(torch.isfinite(x.grad).all() for x in features)
+
+
+@pytest.mark.parametrize("name", sorted(DISTANCES))
+@pytest.mark.parametrize("null_from", ["law", "pool"])
+def test_no_judgement_of_any_kind_has_a_gradient(name, null_from):
+    if null_from == "law" and isinstance(build_distance(name), SampleDistance):
+        return
+    options = {"draws": 8, "null_from": null_from, **SMALL.get(name, {})}
+    features = [x.requires_grad_() for x in clients(name)]
+    for function in (distance_to_population, pairwise_distances):
+        table = function(features, name, **options)
+        for column in ("null_mean", "std_error", *(["null_std"] if hasattr(table, "null_std") else [])):
+            assert not getattr(table, column).requires_grad, column
+        if table.value.requires_grad:
+            (slope,) = torch.autograd.grad(table.value.sum(), features[:1])
+            assert torch.isfinite(slope).all()
 
 
 def test_tables_keep_their_numbers_in_a_narrower_dtype():
