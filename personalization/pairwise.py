@@ -189,8 +189,12 @@ def _between_statistics(
     found = _judged(squared, each, n, null.at(sizes), options.gate)
     if null.scores is None:
         return found
-    chance = null.chance(2 / (1 / sizes[:, None] + 1 / sizes), found.z.to(sizes.dtype))
-    return replace(found, p_value=chance.to(found.value.dtype).fill_diagonal_(1))
+    for start in range(0, len(n), _ROWS):  # the chance takes several matrices per size of the grid
+        rows = slice(start, start + _ROWS)
+        both = 2 / (1 / sizes[rows, None] + 1 / sizes)
+        found.p_value[rows] = null.chance(both, found.z[rows].to(sizes.dtype))
+    found.p_value.fill_diagonal_(1)
+    return found
 
 
 def _judged(
@@ -265,7 +269,7 @@ def _between_samples(
     samples: Sequence[Tensor], kind: SampleDistance, n: Tensor, options: _Options
 ) -> Pairwise:
     pool = Pool.of(samples, "samples", options.seed)
-    kind = kind.fitted(pool.rows[pool.shuffle[:2048]])
+    kind = kind.fitted(pool.rows[pool.shuffle[:2048]].detach())
     own = [thinned(x, kind.max_samples, options.seed + k) for k, x in enumerate(samples)]
     judged = options.calibrated and len(own) > 1
     measured = _all_pairs(kind, own, variance=judged)

@@ -128,3 +128,20 @@ def test_nulls_that_mean_nothing_are_refused():
             function(features, null_from="pool", draws=1)
         by_name, plain = (function(features, "energy", null_from=null, draws=8) for null in ("pool", None))
         assert torch.equal(by_name.p_value, plain.p_value)
+
+
+def test_pairs_are_judged_in_parts_of_rows(monkeypatch):
+    seen, whole = [], Null.chance
+
+    def chance(null, n, z):
+        seen.append(z.shape[0])
+        return whole(null, n, z)
+
+    monkeypatch.setattr(Null, "chance", chance)
+    g = torch.Generator().manual_seed(0)
+    features = [torch.randn(8, 2, generator=g) for _ in range(150)]
+    pairs = pairwise_distances(features, null_from="pool", draws=32, projections=4, quantiles=8)
+    assert sum(seen) == 150  # every row once, never the matrix of all pairs at a time
+    assert max(seen) < 100
+    assert torch.equal(pairs.p_value, pairs.p_value.T)
+    assert (pairs.p_value.diagonal() == 1).all()
