@@ -17,7 +17,7 @@ from torch import Tensor
 from .distances import Distances
 from .errors import check_draws
 from .kind import DistanceKind, Statistics
-from .numeric import narrowed, safe_root, seeded, wide
+from .numeric import for_squares, narrowed, safe_root, seeded, wide
 
 _TAIL = 0.05
 
@@ -250,7 +250,7 @@ def calibrate(
         null: from :func:`fit_null`.
         gate: the z-score below which a distance counts as none. Without it (``gate=0``) nearly half of the
             clients of one law keep a positive rest, the larger the fewer their samples.
-        dtype: of the result.
+        dtype: of the result; of the null's moments float32 at least.
     """
     inflation = n / size
     scaled = Measured(measured.squared, measured.variance * inflation, measured.converged)
@@ -275,7 +275,7 @@ def judge(
         size: where on the null's grid each client is, ``(clients,)``.
         n: the clients' own sample counts, int64.
         gate: see :func:`calibrate`.
-        dtype: of the result.
+        dtype: of the result; of the null's moments float32 at least.
         inflation: by which mean and deviation of the null are multiplied.
     """
     squared = measured.squared
@@ -294,7 +294,8 @@ def judge(
         "relative": relative_scale(calibrated, std),
         "std_error": standard_error(squared.detach(), measured.variance, std),
     }
-    found = {name: narrowed(x, dtype) for name, x in columns.items()}
+    squares = {"null_mean": for_squares(dtype), "null_std": for_squares(dtype)}
+    found = {name: narrowed(x, squares.get(name, dtype)) for name, x in columns.items()}
     return Distances(n=n, converged=measured.converged, **found)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from .numeric import narrowed
+from .numeric import for_squares, narrowed
 
 _UNSAID = torch.empty(0)
 
@@ -16,6 +16,9 @@ _UNSAID = torch.empty(0)
 @dataclass(frozen=True)
 class Distances:
     """Distances of clients to a population; every field has shape ``(clients,)``.
+
+    Floating fields have the dtype of what was measured, but squares are float32 at least: beside ``value`` in half
+    precision, ``value.float() ** 2`` compares with them.
 
     Attributes:
         value: raw distance, in the units of the features; biased upwards for clients with few samples.
@@ -79,9 +82,13 @@ class Distances:
         return replace(self.select(order), n=self.n)
 
     def to(self, target: torch.device | str | torch.dtype) -> Distances:
-        """The distances on another device or in another floating dtype; ``n`` stays int64 and ``converged`` bool."""
+        """The distances on another device or in another floating dtype.
+
+        ``n`` stays int64 and ``converged`` bool; ``null_mean`` and ``null_std``, squares, are float32 at least.
+        """
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
         if not isinstance(target, torch.dtype):
             return Distances(**{name: x.to(target) for name, x in moved.items()})
-        whole = {"n", "converged"}
-        return Distances(**{k: x if k in whole else narrowed(x, target) for k, x in moved.items()})
+        whole, squares = {"n", "converged"}, {"null_mean", "null_std"}
+        dtypes = {name: for_squares(target) if name in squares else target for name in moved.keys() - whole}
+        return Distances(**{k: narrowed(x, dtypes[k]) if k in dtypes else x for k, x in moved.items()})

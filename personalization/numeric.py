@@ -39,6 +39,11 @@ def narrowed(x: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(x.isinf(), x, x.clamp(-limit, limit)).to(dtype)
 
 
+def for_squares(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of squares beside distances of another: float32 at least, for half precision ends at 256 squared."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 def wide(x: Tensor) -> Tensor:
     """The tensor in float64 where its device has that, so that subtracting a sum's own part loses nothing."""
     return x if x.device.type == "mps" else x.double()

@@ -11,7 +11,7 @@ from torch import Tensor
 from .calibration import Measured, Null, fit_null, p_value, size_grid, standard_error, z_score
 from .errors import Features, check_counts, check_draws, check_features, check_gate
 from .kind import AnyDistance, DistanceKind, Statistics
-from .numeric import narrowed, rounding, safe_root, seeded, single, wide
+from .numeric import for_squares, narrowed, rounding, safe_root, seeded, single, wide
 from .population import DRAWS, NullLaw, build_kind, check_null, client_statistics, labels_of, standardised
 from .reference import combine, summarise
 from .resampled import pool_pair_null
@@ -24,6 +24,8 @@ _ROWS = 64  # what the cache holds
 @dataclass(frozen=True)
 class Pairwise:
     """Distances between clients; matrices ``(clients, clients)``, symmetric with a zero diagonal.
+
+    Floating matrices have the dtype of what was measured, ``null_mean`` float32 at least, for it is a square.
 
     Attributes:
         value: raw distances, in the units of the features; the larger the fewer samples the two clients have.
@@ -57,11 +59,15 @@ class Pairwise:
         return Pairwise(n=self.n[chosen], **square)
 
     def to(self, target: torch.device | str | torch.dtype) -> Pairwise:
-        """The distances on another device or in another floating dtype; ``n`` stays int64 and ``converged`` bool."""
+        """The distances on another device or in another floating dtype.
+
+        ``n`` stays int64 and ``converged`` bool; ``null_mean``, a square, is float32 at least.
+        """
         if not isinstance(target, torch.dtype):
             return Pairwise(**{f.name: getattr(self, f.name).to(target) for f in fields(self)})
-        names = ("value", "null_mean", "z", "p_value", "calibrated", "std_error")
-        return replace(self, **{name: narrowed(getattr(self, name), target) for name in names})
+        names = ("value", "z", "p_value", "calibrated", "std_error")
+        found = {name: narrowed(getattr(self, name), target) for name in names}
+        return replace(self, null_mean=narrowed(self.null_mean, for_squares(target)), **found)
 
 
 def pairwise_distances(
@@ -92,7 +98,7 @@ def pairwise_distances(
         options: of the kind.
 
     Returns:
-        The distances, in the features' dtype and on their device.
+        The distances, in the features' dtype (``null_mean`` in float32 at least) and on their device.
 
     Raises:
         ValueError: as :func:`personalization.distance_to_population`.

@@ -64,9 +64,9 @@ def distance_to_population(
             of samples.
 
     Returns:
-        Distances in the features' dtype and on their device. One client alone has nobody to differ from:
-        distance 0, p-value 1. The samples of a client count as independent; where they are not (days in a
-        row), p-values are too small, while the order of clients of like size stays meaningful.
+        Distances in the features' dtype (the null's moments in float32 at least) and on their device. One client alone
+        has nobody to differ from: distance 0, p-value 1. The samples of a client count as independent; where they are
+        not (days in a row), p-values are too small, while the order of clients of like size stays meaningful.
 
     Raises:
         ValueError: see :func:`personalization.errors.check_features`; unknown kind or option, with the
