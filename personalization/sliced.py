@@ -147,11 +147,15 @@ class SlicedDistance(DistanceKind):
         return pairwise_squared(rows).div_(rows.shape[1])
 
     def pair_variance(self, own: Statistics, reference: Statistics, generator: torch.Generator) -> Tensor:
-        """For order 2 one matrix product; the population's noise, scaled to each client's own total variance."""
-        if self.order != 2:
-            return super().pair_variance(own, reference, generator)
+        """For order 2 one matrix product; the population's noise, scaled to each client's own total variance.
+
+        For other orders that noise as it is, along each pair's slope ``|gap| ** (order - 1) sign(gap)``: two to four times
+        the cost of the distances themselves.
+        """
         noise = standard_noise(self, reference, generator)["sketch"].flatten(1).to(own["sketch"])
         gaps = centred(own["sketch"].flatten(1))
+        if self.order != 2:
+            return _slope_variance(gaps, noise, self.order)
         # Of order one: the result is a fourth power of the features' scale.
         units = [wide(x.abs().max()).clamp_min(1e-300) for x in (gaps, noise)]
         # In float64, in parts: clients far from the others would leave these only their rounding.
@@ -193,6 +197,31 @@ class SlicedDistance(DistanceKind):
             found.append(n * (law * gap).sum(1).mean() ** (2 / self.order))
         ripple = torch.stack(found)
         return torch.where(ripple > 0, ripple, 1.0)[back].to(sizes)
+
+
+def _slope_variance(rows: Tensor, noise: Tensor, order: float) -> Tensor:
+    r"""Variance ``(K, K)`` of squared distances between rows ``(K, D)``, noise ``(draws, D)`` along their slope.
+
+    .. math:: \partial d^2 = \frac{2}{D}\, d^{2-p} \sum_i |g_i|^{p-1} \operatorname{sign}(g_i)\, \partial x_i
+              \qquad\text{for}\quad d^p = \frac1D \sum_i |g_i|^p
+
+    Each pair once: from the other side its slope has the other sign.
+    """
+    # Of order one: the result is a fourth power of the features' scale.
+    units = [wide(x.abs().max()).clamp_min(1e-300) for x in (rows, noise)]
+    rows, across = rows / units[0], (noise / units[1]).T.contiguous()
+    found = wide(rows).new_zeros(len(rows), len(rows))
+    for k in range(len(rows) - 1):
+        for part, others in zip(found[k, k + 1 :].split(256), rows[k + 1 :].split(256), strict=True):
+            gap = rows[k] - others
+            size = gap.abs()
+            slope = gap.sign_() if order == 1 else gap.sign_().mul_(size ** (order - 1))
+            along = wide(slope @ across).square().mean(1)
+            distance = safe_root(wide((size if order == 1 else size**order).mean(1)), order)
+            # At zero the root has no slope, whatever its order.
+            scale = torch.where(distance > 0, torch.where(distance > 0, distance, 1.0) ** (2 - order), 0.0)
+            part.copy_(along * (2 / rows.shape[1] * scale).square())
+    return (found + found.T).mul_((units[0] * units[1]).square())
 
 
 def _total(cov: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from personalization import (
     sliced_wasserstein,
     unit_projections,
 )
+from personalization.kind import DistanceKind
+from personalization.sliced import SlicedDistance
 
 F, L, Q = 5, 32, 120
 DIRECTIONS, LEVELS = unit_projections(F, L).double(), midpoint_levels(Q)
@@ -118,3 +120,21 @@ def test_order_below_one_is_refused():
 def test_unlike_sketches_are_refused():
     with pytest.raises(ValueError, match="same projections and levels"):
         sliced_wasserstein(torch.zeros(4, 8), torch.zeros(4, 9))
+
+
+@pytest.mark.parametrize("order", [1.0, 1.5, 3.0])
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_the_slope_of_other_orders_is_that_of_autograd(order, scale, monkeypatch):
+    g = torch.Generator().manual_seed(0)
+    kind = SlicedDistance(projections=8, quantiles=16, order=order)
+    features = [scale * (torch.randn(20, 3, generator=g) + k / 2) for k in range(6)]
+    own = kind.statistics(torch.stack([*features, features[0]]))  # the first and last are equal
+    reference = {name: x.mean(0) for name, x in own.items()}
+    expected = DistanceKind.pair_variance(kind, own, reference, torch.Generator().manual_seed(1))
+    monkeypatch.setattr(
+        torch.autograd, "grad", None
+    )  # which took a reverse pass and two wide copies a client
+    found = kind.pair_variance(own, reference, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(found / scale**4, expected / scale**4, rtol=1e-4, atol=1e-9)
+    assert float(found[0, 6]) == 0
+    assert float(found[0, 1]) > 0
