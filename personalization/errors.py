@@ -21,7 +21,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> ValueError:
         known: the names there are.
     """
     names = sorted(known)
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     return ValueError(f"Unknown {kind} {name!r}; {hint}known: {', '.join(names) or 'none'}.")
 
@@ -32,6 +32,7 @@ def check_order(order: float) -> None:
     Raises:
         ValueError: ``order`` is below 1, infinite or not a number.
     """
+    check_number("order", order, "an order of at least 1")
     if not 1 <= order < math.inf:
         raise ValueError(f"order={order} is no Wasserstein order; use 1 <= order < inf (1 or 2 are usual).")
 
@@ -136,6 +137,16 @@ def check_number(name: str, value: object, hint: str) -> None:
         raise ValueError(f"{name}={value!r} is no number: give {hint}.")
 
 
+def check_flag(name: str, value: object) -> None:
+    """Refuse what is neither True nor False: a word would count as True.
+
+    Raises:
+        ValueError: names the value.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}={value!r}: give True or False.")
+
+
 def check_counts(n: Tensor | Sequence[int], clients: int, least: int = 1) -> Tensor:
     """The samples of each client, int64 ``(clients,)``.
 
@@ -181,6 +192,16 @@ def check_options(cls: type, what: str, options: Mapping[str, object]) -> None:
         if sorts and not (value is None and "None" in known[name]) and not _is_of(value, sorts):
             wanted = " or ".join(words for _, words in sorts)
             raise ValueError(f"{what[0].upper()}{what[1:]} {name}={value!r}: give {wanted}.")
+
+
+def check_fields(built: object) -> None:
+    """Refuse fields of a dataclass that are of another sort than their annotations, strings, say.
+
+    Raises:
+        ValueError: as :func:`check_options`.
+    """
+    cls = type(built)
+    check_options(cls, f"option of {cls.__name__}", {f.name: getattr(built, f.name) for f in fields(cls)})  # type: ignore[arg-type]
 
 
 def _is_of(value: object, sorts: Iterable[tuple[type, str]]) -> bool:

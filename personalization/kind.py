@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, TypeVar, overload
 import torch
 from torch import Tensor
 
-from .errors import check_options, unknown_name
+from .errors import check_fields, check_options, unknown_name
 from .numeric import grouped_jackknife, wide
 from .samples import SampleDistance
 
@@ -24,6 +24,9 @@ class DistanceKind(ABC):
     the relative scale are the same for every kind, see :mod:`personalization.population`. What needs the samples
     themselves is a :class:`personalization.SampleDistance`.
     """
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     degree: ClassVar[float] = 2.0
     """Power of the features' unit that the squared distance has."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from numbers import Real
 from typing import ClassVar, TypeVar
 
 import torch
@@ -123,9 +124,12 @@ def require(
         ValueError: names the modulator, the field, its value and the range. NaN is always out of range.
     """
     value = getattr(modulator, name)
-    if above is not None and not value > above:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(f"{type(modulator).__name__}: {name}={value!r} is no number.")
+    number = float(value)
+    if above is not None and not number > above:
         raise ValueError(f"{type(modulator).__name__}: {name}={value} must be greater than {above}.")
-    if least is not None and not value >= least:
+    if least is not None and not number >= least:
         raise ValueError(f"{type(modulator).__name__}: {name}={value} must be at least {least}.")
     if finite and not math.isfinite(value):
         raise ValueError(f"{type(modulator).__name__}: {name}={value} must be finite.")

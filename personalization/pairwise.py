@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .calibration import Measured, Null, fit_null, p_value, size_grid, standard_error, z_score
-from .errors import Features, check_counts, check_draws, check_features, check_gate
+from .errors import Features, check_counts, check_draws, check_features, check_flag, check_gate
 from .kind import AnyDistance, DistanceKind, Statistics
 from .numeric import for_squares, narrowed, rounding, safe_root, seeded, single, wide
 from .population import DRAWS, NullLaw, build_kind, check_null, client_statistics, labels_of, standardised
@@ -104,6 +104,10 @@ def pairwise_distances(
         ValueError: as :func:`personalization.distance_to_population`.
     """
     check_gate(gate)
+    check_flag("calibrated", calibrated)
+    check_flag("standardise", standardise)
+    if draws is not None:
+        check_draws(draws)
     clients = check_features(features)
     built = build_kind(kind, seed, options)
     null_from = check_null(null_from, built)
@@ -146,6 +150,10 @@ def pairwise_of_statistics(
     """
     check_gate(gate)
     check_draws(draws)
+    if not isinstance(kind, DistanceKind):
+        raise ValueError(
+            f"{type(kind).__name__} has no statistics; give a DistanceKind, such as SlicedDistance()."
+        )
     needed = kind.statistics(torch.zeros(2, 1)).keys()
     if not needed <= own.keys():
         raise ValueError(
@@ -153,6 +161,11 @@ def pairwise_of_statistics(
         )
     first = next(iter(own.values()))
     counts = check_counts(n, len(first)).to(first.device)
+    for name, rows in own.items():
+        if len(rows) != len(first):
+            raise ValueError(
+                f"own holds {name} of {len(rows)} clients, others of {len(first)}; give all of each."
+            )
     return _between_statistics(own, kind, counts, _Options(True, seed, draws, gate), 0.0, None)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .errors import check_flag
 from .numeric import pairwise_squared, safe_root, wide
 
 
@@ -32,6 +33,7 @@ def cosine_distance(
         Sattler, Mueller and Samek, Clustered federated learning, IEEE TNNLS 32(8), 2021 (cosine of updates).
     """
     updates = check_updates(updates)
+    _check_alternatives(weights, pairwise)
     if pairwise:
         directions = _directions(updates)
         distance = _gap(directions @ directions.mT, directions.unsqueeze(1), directions).fill_diagonal_(0)
@@ -61,12 +63,21 @@ def l2_distance(
         ValueError: as :func:`cosine_distance`.
     """
     updates = check_updates(updates)
+    _check_alternatives(weights, pairwise)
     if len(updates) == 1:
         return updates.new_zeros((1, 1) if pairwise else 1)
     rows, unit = of_order_one(updates)
     gap = rows - (rows.mean(0) if pairwise else others(rows, weights))
     squared = pairwise_squared(gap) if pairwise else gap.square().sum(1)
     return (safe_root(squared) * unit).to(updates.dtype)
+
+
+def _check_alternatives(weights: object, pairwise: bool) -> None:
+    check_flag("pairwise", pairwise)
+    if pairwise and weights is not None:
+        raise ValueError(
+            "weights are of the mean of the others, which pairwise distances do not have; leave them out."
+        )
 
 
 def check_updates(updates: Tensor) -> Tensor:
@@ -110,8 +121,10 @@ def client_shares(updates: Tensor, weights: Tensor | Sequence[float] | None) -> 
     """Weights of the clients that sum to one, ``(clients,)``, float64."""
     if weights is None:
         return wide(updates).new_full((len(updates),), 1 / len(updates))
-    if not isinstance(weights, Tensor):
-        weights = torch.tensor(weights, dtype=torch.float64)
+    try:
+        weights = weights if isinstance(weights, Tensor) else torch.tensor(weights, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"weights={weights!r:.80}; give {len(updates)} numbers, at least 0.") from error
     w = wide(weights.to(updates.device))
     if w.shape != (len(updates),) or not bool(torch.isfinite(w).all()) or bool((w < 0).any()):
         raise ValueError(f"weights of shape {tuple(w.shape)}; give {len(updates)} finite ones, at least 0.")

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from .calibration import Measured, Null, calibrate, fit_null, size_grid
 from .distances import Distances
-from .errors import Features, check_features, check_gate, unknown_name
+from .errors import Features, check_draws, check_features, check_flag, check_gate, unknown_name
 from .kind import DISTANCES, AnyDistance, DistanceKind, Statistics, build_distance
 from .numeric import rounding, single, size_groups, wide
-from .reference import Summary, Weighting, combine, summarise
+from .reference import Summary, Weighting, check_weighting, combine, summarise
 from .resampled import dealt, pool_null
 from .sampled import Pool, sampled_distances
 from .samples import SampleDistance
@@ -74,6 +74,10 @@ def distance_to_population(
     """
     clients = check_features(features)
     check_gate(gate)
+    check_flag("standardise", standardise)
+    check_weighting(weighting)
+    if draws is not None:
+        check_draws(draws)
     built = build_kind(kind, seed, options)
     null_from = check_null(null_from, built)
     samples = single(clients)
@@ -205,6 +209,8 @@ def build_kind(kind: str | AnyDistance, seed: int, options: dict[str, object]) -
     Raises:
         ValueError: unknown name or option; options beside a distance already built.
     """
+    if "names" in options:
+        raise ValueError("names is no option; give features as a mapping of the clients' names to tensors.")
     if not isinstance(kind, str):
         if not isinstance(kind, DistanceKind | SampleDistance):
             raise ValueError(

@@ -77,6 +77,16 @@ def _column(weight: Tensor, x: Tensor) -> Tensor:
     return weight.reshape(weight.shape + (1,) * (x.ndim - weight.ndim))
 
 
+def check_weighting(weighting: str) -> None:
+    """Refuse a weighting that is none of ``samples`` and ``uniform``.
+
+    Raises:
+        ValueError: names the nearest.
+    """
+    if weighting not in ("samples", "uniform"):
+        raise unknown_name("weighting", weighting, ("samples", "uniform"))
+
+
 def client_weights(n: Tensor, weighting: str) -> Tensor:
     """Weight of each client in the population, ``n`` or 1.
 
@@ -87,8 +97,7 @@ def client_weights(n: Tensor, weighting: str) -> Tensor:
     Raises:
         ValueError: another weighting than the two.
     """
-    if weighting not in ("samples", "uniform"):
-        raise unknown_name("weighting", weighting, ("samples", "uniform"))
+    check_weighting(weighting)
     return n if weighting == "samples" else torch.ones_like(n)
 
 

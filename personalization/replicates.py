@@ -133,8 +133,12 @@ def _checked_parts(updates: Sequence[Tensor]) -> list[Tensor]:
         )
     for k, part in enumerate(parts):
         if not isinstance(part, Tensor) or part.ndim != 2 or part.shape[1:] != parts[0].shape[1:]:
-            shape = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
-            raise ValueError(f"Client {k} has updates {shape}; give (parts, parameters), one width for all.")
+            found = (
+                f"shape {tuple(part.shape)}" if isinstance(part, Tensor) else f"type {type(part).__name__}"
+            )
+            raise ValueError(
+                f"Client {k} has updates of {found}; give a tensor (parts, parameters), one width for all."
+            )
         if part.dtype != parts[0].dtype or part.device != parts[0].device:
             raise ValueError(
                 f"Client {k} has updates of {part.dtype} on {part.device}, client 0 of {parts[0].dtype} on "

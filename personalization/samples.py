@@ -13,6 +13,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from .errors import check_fields
 from .numeric import wide
 
 
@@ -36,6 +37,7 @@ class SampleDistance(ABC):
     """Power of the features' unit that the squared distance has."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         problems = self.problems()
         if problems:
             raise ValueError(f"{type(self).__name__}: {'; '.join(problems)}.")

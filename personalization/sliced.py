@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .copula import common_scales, interpolate, normal_scores
-from .errors import check_order
+from .errors import check_order, check_whole
 from .gaussian import law_statistics, matrix_root
 from .kind import DistanceKind, Statistics, register_distance, standard_noise
 from .numeric import argsort_last, centred, pairwise_squared, safe_root, sort_last, typical, wide
@@ -101,11 +101,10 @@ class SlicedDistance(DistanceKind):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_order(self.order)
         for name in ("projections", "quantiles"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={value!r} must be at least 1 and a whole number.")
+            check_whole(name, getattr(self, name), "the more, the finer")
 
     def statistics(self, samples: Tensor) -> Statistics:
         """Sketch ``(..., L, Q)``, its normal scores ``(..., Q)``, and what the null needs, see ``law_statistics``."""

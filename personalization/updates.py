@@ -21,7 +21,7 @@ from torch import Tensor
 from .calibration import Measured, Null, judge, null_of, relative_scale
 from .distances import Distances
 from .errors import check_draws, check_gate, unknown_name
-from .numeric import pairwise_squared, rounding_of, safe_root, seeded, wide
+from .numeric import for_squares, pairwise_squared, rounding_of, safe_root, seeded, wide
 from .pairwise import Pairwise, judge_pairs, plain_pairs
 from .parameters import client_shares, others
 from .replicates import Replicates, Updates, replicates_of
@@ -212,7 +212,7 @@ def _compared(
     told = replicates_of(updates, n)
     dtype = updates.dtype if isinstance(updates, Tensor) else updates[0].dtype
     unit = told.unit if metric == "l2" else torch.ones_like(told.unit)
-    if not torch.isfinite(unit.to(dtype).square()):
+    if not torch.isfinite(unit.to(for_squares(dtype)).square()):
         raise ValueError(
             f"updates reach {float(unit):.3g}, whose squares {dtype} cannot hold; scale them down."
         )

@@ -3,13 +3,16 @@
 import warnings
 from dataclasses import fields
 
+import numpy as np
 import pytest
 import torch
 
 from personalization import (
     DISTANCES,
     MODULATORS,
+    ExponentialMixing,
     SampleDistance,
+    SlicedDistance,
     build_clustering,
     build_distance,
     build_graph,
@@ -351,3 +354,40 @@ def test_features_that_are_constant_up_to_rounding_do_not_differ():
         found = function(features, draws=8)
         assert not found.value.any()
         assert (found.p_value == 1).all()
+
+
+def test_what_counts_as_true_or_as_one_client_s_business_is_refused_all_the_same():
+    x = clients("sliced")
+    g = torch.Generator().manual_seed(0)
+    u = torch.randn(4, 5, generator=g)
+    cases = {
+        "calibrated='no': give True or False": lambda: pairwise_distances(x, calibrated="no"),
+        "standardise='no': give True or False": lambda: distance_to_population(x, standardise="no"),
+        "standardise=1: give True or False": lambda: pairwise_distances(x, standardise=1),
+        "Unknown weighting None": lambda: distance_to_population(x, weighting=None),
+        "Unknown weighting 'uniforme'; did you mean 'uniform'": lambda: distance_to_population(
+            x[:1], weighting="uniforme"
+        ),
+        "draws=-5": lambda: distance_to_population(x[:1], draws=-5),
+        "weights are of the mean of the others": lambda: l2_distance(u, pairwise=True, weights=[1.0] * 4),
+        "weights='zz'; give 4 numbers": lambda: cosine_distance(u, weights="zz"),
+        "give 1 finite ones, at least 0": lambda: update_distances(u[:1], [9], weights=[-3.0]),
+        r"Option of SlicedDistance seed=1\.5": lambda: SlicedDistance(seed=1.5),
+        "SlicedDistance projections=True": lambda: SlicedDistance(projections=True),
+        "SlicedDistance order='2'": lambda: SlicedDistance(order="2"),
+        "ExponentialMixing: tau='1' is no number": lambda: ExponentialMixing(tau="1"),
+        "give features as a mapping": lambda: pairwise_distances(x, names=["a"] * len(x)),
+    }
+    for message, call in cases.items():
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert SlicedDistance(projections=np.int64(3)).projections == 3
+
+
+def test_statistics_that_do_not_fit_are_refused():
+    kind, x = SlicedDistance(), torch.randn(4, 20, 3, generator=torch.Generator().manual_seed(0))
+    own = kind.statistics(x)
+    with pytest.raises(ValueError, match="EnergyDistance has no statistics"):
+        pairwise_of_statistics(own, DISTANCES["energy"](), [20] * 4)
+    with pytest.raises(ValueError, match="own holds scores of 2 clients"):
+        pairwise_of_statistics({**own, "scores": own["scores"][:2]}, kind, [20] * 4)
