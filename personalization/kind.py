@@ -12,6 +12,7 @@ from torch import Tensor
 from .errors import check_fields, check_options, unknown_name
 from .numeric import grouped_jackknife, wide
 from .samples import SampleDistance
+from .spread import covariance_size, ratio
 
 Statistics = dict[str, Tensor]
 """Named statistics of one client or, with a leading axis, of many; a reference is their weighted mean."""
@@ -84,6 +85,21 @@ class DistanceKind(ABC):
         clients = len(next(iter(own.values())))
         rows = [self._noise_of(k, own, noise) for k in range(clients)]
         return torch.stack(rows)
+
+    def spread(self, own: Statistics, reference: Statistics, n: Tensor) -> Tensor:
+        """By how much the deviation of the squared distance's null is larger for each client's own law, ``(clients,)``.
+
+        That of pairs' errors is scaled so. By covariances where the statistics hold ``cov``, else 1.
+
+        Args:
+            own: of all clients.
+            reference: the population's mean statistics, whose null is known.
+            n: samples of the clients.
+        """
+        if "cov" not in own:
+            return torch.ones_like(n, dtype=torch.float64)
+        sizes = covariance_size(own["cov"], n), covariance_size(reference["cov"])
+        return ratio(*sizes) ** (self.degree / 2)
 
     def _noise_of(self, k: int, own: Statistics, noise: Statistics) -> Tensor:
         with torch.enable_grad():

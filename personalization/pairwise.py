@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .calibration import Measured, Null, fit_null, p_value, size_grid, standard_error, z_score
 from .errors import Features, check_counts, check_draws, check_features, check_flag, check_gate
+from .gaussian import moments
 from .kind import AnyDistance, DistanceKind, Statistics
 from .numeric import for_squares, narrowed, rounding, safe_root, seeded, single, wide
 from .population import DRAWS, NullLaw, build_kind, check_null, client_statistics, labels_of, standardised
@@ -17,6 +18,7 @@ from .reference import combine, summarise
 from .resampled import pool_pair_null
 from .sampled import Pool, alike, permutation_null, thinned
 from .samples import SampleDistance
+from .spread import covariance_size, ratio
 
 _ROWS = 64  # what the cache holds
 
@@ -204,8 +206,9 @@ def _between_statistics(
     with torch.no_grad():
         fixed = {name: x.detach() for name, x in own.items()}
         each = kind.pair_variance(fixed, mean, seeded(options.seed, "noise"))
+        wider = kind.spread(fixed, mean, n)
     sizes = n.to(null.mean.dtype)
-    found = _judged(squared, each, n, null.at(sizes), options.gate)
+    found = _judged(squared, _Noise(each, wider), n, null.at(sizes), options.gate)
     if null.scores is None:
         return found
     for start in range(0, len(n), _ROWS):  # the chance takes several matrices per size of the grid
@@ -216,15 +219,28 @@ def _between_statistics(
     return found
 
 
+@dataclass(frozen=True)
+class _Noise:
+    """Of clients' own samples, for errors.
+
+    Attributes:
+        variance: of squared distances to first order, times the samples, ``(clients, clients)``.
+        wider: by how much the clients' own nulls deviate more than the population's, ``(clients,)``.
+    """
+
+    variance: Tensor
+    wider: Tensor
+
+
 def _judged(
-    squared: Tensor, each: Tensor, n: Tensor, moments: tuple[Tensor, Tensor, Tensor], gate: float
+    squared: Tensor, noise: _Noise, n: Tensor, moments: tuple[Tensor, Tensor, Tensor], gate: float
 ) -> Pairwise:
     """Means of two independent noises add. So do their deviations: ``2 tr (A/n + B/m)^2 = (s + s')^2`` where A is B.
 
     The law of their sum is then that of either one, so that skewness is between theirs.
     """
     found = _blank(squared, n)
-    exact = moments[1]
+    each, exact = noise.variance, moments[1] * noise.wider.to(moments[1])
     mean, std, skew = (x.to(squared.dtype) for x in moments)
     for start in range(0, len(n), _ROWS):
         rows = slice(start, start + _ROWS)
@@ -240,13 +256,20 @@ def _judged(
 
 
 def judge_pairs(
-    measured: Measured, moments: tuple[Tensor, Tensor, Tensor], n: Tensor, gate: float
+    measured: Measured,
+    moments: tuple[Tensor, Tensor, Tensor],
+    n: Tensor,
+    gate: float,
+    wider: Tensor | float = 1.0,
 ) -> Pairwise:
-    """Judge squared distances by mean, deviation and skewness of their nulls, all ``(clients, clients)``."""
+    """Judge squared distances by mean, deviation and skewness of their nulls, all ``(clients, clients)``.
+
+    For their errors alone the nulls' deviations are multiplied by ``wider``.
+    """
     found = _blank(measured.squared, n)
     mean, std, skew = (x.to(measured.squared.device) for x in moments)
     _fill(found, slice(None), (mean, std, skew), gate)
-    found.std_error.copy_(standard_error(measured.squared.detach(), measured.variance, std))
+    found.std_error.copy_(standard_error(measured.squared.detach(), measured.variance, std * wider))
     return replace(_finished(found), converged=measured.converged)
 
 
@@ -299,9 +322,25 @@ def _between_samples(
         found = plain_pairs(squared, n)
     else:
         used = torch.tensor([len(x) for x in own], dtype=squared.dtype)
-        moments = _pair_null(kind, pool, used, options.draws).at(1 / (1 / used[:, None] + 1 / used))
-        found = judge_pairs(replace(measured, squared=squared), moments, n, options.gate)
+        null = _pair_null(kind, pool, used, options.draws).at(1 / (1 / used[:, None] + 1 / used))
+        wider = _wider(kind, own, pool, used)
+        found = judge_pairs(replace(measured, squared=squared), null, n, options.gate, wider)
     return replace(found, converged=measured.converged).to(samples[0].dtype)
+
+
+def _wider(kind: SampleDistance, own: Sequence[Tensor], pool: Pool, used: Tensor) -> Tensor:
+    """By how much the null of the two clients' own laws deviates more than the pool's, ``(clients, clients)``.
+
+    By covariances, for distances that have the features' unit; the others have none to scale by.
+    """
+    if not kind.degree:
+        return torch.ones(len(own), len(own), dtype=used.dtype)
+    columns = pool.rows.shape[1] - kind.labels
+    with torch.no_grad():
+        covs = torch.stack([moments(wide(x.detach())[:, :columns])[1] for x in own])
+        of_pool = covariance_size(moments(wide(pool.rows.detach())[:, :columns])[1])
+    each = ratio(covariance_size(covs, used.to(covs.device)), of_pool).cpu() ** (kind.degree / 2) / used
+    return (each[:, None] + each) / (1 / used[:, None] + 1 / used)
 
 
 def _all_pairs(kind: SampleDistance, own: Sequence[Tensor], *, variance: bool) -> Measured:

@@ -13,6 +13,9 @@ from .gaussian import law_statistics, matrix_root
 from .kind import DistanceKind, Statistics, register_distance, standard_noise
 from .numeric import argsort_last, centred, pairwise_squared, safe_root, sort_last, typical, wide
 from .sketch import midpoint_levels, quantile_ranks, quantile_sketch, unit_projections
+from .spread import forms_of_gaps, ratio
+
+_BLOCK = 256
 
 
 def sliced_wasserstein(sketch: Tensor, other: Tensor, *, order: float = 2) -> Tensor:
@@ -146,24 +149,52 @@ class SlicedDistance(DistanceKind):
         return pairwise_squared(rows).div_(rows.shape[1])
 
     def pair_variance(self, own: Statistics, reference: Statistics, generator: torch.Generator) -> Tensor:
-        """For order 2 one matrix product; the population's noise, scaled to each client's own total variance.
+        r"""The population's noise along each pair's gap, given every client's own scale and directions of spread.
 
-        For other orders that noise as it is, along each pair's slope ``|gap| ** (order - 1) sign(gap)``: two to four times
-        the cost of the distances themselves.
+        For order 2 in matrix products. With g the gap, u that of the means as the projections see it, :math:`\varepsilon` a
+        sketch's noise in the population, :math:`\bar\varepsilon` its mean over levels and s the client's variance over the
+        population's,
+
+        .. math:: v = s \, E \bigl( \langle g, \varepsilon \rangle^2 - \langle \bar g, \bar\varepsilon \rangle^2 \bigr)
+                  + 4 u' C u
+
+        Noise of the mean is known from the client's own covariance C, only what is left from the population. Other orders
+        take from this the ratio of v to the population's own, which they have by each pair's slope
+        ``|gap| ** (order - 1) sign(gap)``: two to four times the cost of the distances themselves.
         """
-        noise = standard_noise(self, reference, generator)["sketch"].flatten(1).to(own["sketch"])
-        gaps = centred(own["sketch"].flatten(1))
-        if self.order != 2:
-            return _slope_variance(gaps, noise, self.order)
+        noise = standard_noise(self, reference, generator)["sketch"].to(own["sketch"])
+        flat = centred(own["sketch"].flatten(1))
+        gaps = flat.view_as(own["sketch"])
         # Of order one: the result is a fourth power of the features' scale.
-        units = [wide(x.abs().max()).clamp_min(1e-300) for x in (gaps, noise)]
+        units = [wide(torch.stack(x.aminmax()).abs().max()).clamp_min(1e-300) for x in (gaps, noise)]
+        means, mean_noise = (wide(x.mean(-1)) / x.shape[-2] ** 0.5 for x in (gaps, noise))
         # In float64, in parts: clients far from the others would leave these only their rounding.
-        across = wide(noise).div_(units[1]).T
-        along = torch.cat([(wide(part) / units[0]) @ across for part in gaps.split(256)])
-        population = _total(reference["cov"])
-        share = _total(own["cov"]) / torch.where(population > 0, population, 1.0)
-        share = share * (units[0] * units[1]).square() * (4 / noise.shape[1] ** 2 / len(noise))
-        return pairwise_squared(along).mul_(share[:, None])
+        across = wide(noise).flatten(1).div_(units[1] * flat.shape[1]).T
+        along = torch.cat([(wide(part) / units[0]) @ across for part in flat.split(_BLOCK)])
+        of_mean = (means / units[0] @ (mean_noise / units[1]).T).to(along)
+        slope = _slope_variance(flat, noise.flatten(1), self.order) if self.order != 2 else None
+        del gaps, flat, across
+        directions = wide(
+            unit_projections(own["cov"].shape[-1], self.projections, seed=self.seed, like=noise)
+        )
+        seen = directions.T @ directions / self.projections
+        share = ratio((own["cov"] * seen).sum((-2, -1)), _variance(reference["sketch"]))[:, None].to(along)
+        slopes, scale = 2 * means @ directions / self.projections**0.5, 4 * float(units[0] * units[1]) ** 2
+        found = wide(along).new_empty(len(along), len(along))
+        for start in range(0, len(along), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            plain, mean = (_squared_gaps(x, rows) for x in (along, of_mean))
+            block = forms_of_gaps(slopes, own["cov"], rows).add_((plain - mean) * share[rows], alpha=scale)
+            block = block.clamp_min_(0)
+            if self.order != 2:
+                block = torch.where(plain > 0, block / (scale * wide(plain)), share[rows])
+            found[rows] = block
+        return found if slope is None else found * slope
+
+    def spread(self, own: Statistics, reference: Statistics, n: Tensor) -> Tensor:
+        """As of covariances; the population's marginals, of which its null is drawn, are less wide than its covariance."""
+        total = ratio(_total(reference["cov"]) / len(reference["cov"]), _variance(reference["sketch"]))
+        return super().spread(own, reference, n) * total
 
     def draw(self, reference: Statistics, n: int, draws: int, generator: torch.Generator) -> Statistics:
         """Sketches of ``draws`` samples of n: elliptical copula, the reference's quantiles as marginals."""
@@ -225,6 +256,18 @@ def _slope_variance(rows: Tensor, noise: Tensor, order: float) -> Tensor:
 
 def _total(cov: Tensor) -> Tensor:
     return cov.diagonal(dim1=-2, dim2=-1).sum(-1)
+
+
+def _squared_gaps(points: Tensor, rows: slice) -> Tensor:
+    """Mean squares ``(rows, K)`` of the entries of ``x_i - x_j``."""
+    squares = points.square().mean(1)
+    product = points[rows] @ points.T
+    return product.mul_(-2 / points.shape[1]).add_(squares[rows, None]).add_(squares).clamp_min_(0)
+
+
+def _variance(sketch: Tensor) -> Tensor:
+    """Of the marginals that a sketch ``(..., L, Q)`` describes, averaged over the projections."""
+    return wide(sketch.var(-1, correction=0)).mean(-1)
 
 
 def _order_law(score: Tensor, n: int, ranks: Tensor) -> Tensor:

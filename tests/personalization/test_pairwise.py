@@ -18,6 +18,7 @@ from personalization import (
 from personalization.kind import DistanceKind
 from personalization.numeric import pairwise_squared
 from personalization.population import client_statistics
+from personalization.spread import covariance_size, forms_of_gaps
 
 SUMS = [("sliced", {}), ("sliced", {"order": 1.0}), ("gaussian", {}), ("gaussian", {"diagonal": True})]
 
@@ -257,6 +258,45 @@ def test_standard_errors_of_pairs_are_the_spread_of_repeated_samples(kind, optio
     # Mixtures hold to whom a row belongs, which the fit decides: a fifth too small.
     ratio = float(torch.stack(errors).mean() / torch.stack(values).std())
     assert (0.6 if kind == "mixture" else 0.7) < ratio < (1.6 if shift == 0 else 1.35)
+
+
+def unlike_scales(g):
+    return [s * torch.randn(100, 5, generator=g) + shift * s for s in (0.1, 1, 10) for shift in (0, 1)]
+
+
+def unlike_directions(g):
+    wide = torch.tensor([[3, 0.1, 0.1, 0.1, 0.1], [0.1, 3, 0.1, 0.1, 0.1]])[[0, 0, 1, 1]]
+    shifts = torch.tensor([0.0, 2, 0, 2])[:, None] * torch.eye(5)[0]
+    return [torch.randn(100, 5, generator=g) * w + x for w, x in zip(wide, shifts, strict=True)]
+
+
+@pytest.mark.parametrize(("kind", "options"), [*SUMS, ("energy", {})])
+@pytest.mark.parametrize("law", [unlike_scales, unlike_directions])
+def test_errors_of_pairs_are_those_of_the_two_clients_not_of_the_population(kind, options, law):
+    drawn = [law(torch.Generator().manual_seed(seed)) for seed in range(24)]
+    found = [pairwise_distances(features, kind, draws=32, **options) for features in drawn]
+    values, errors = (torch.stack([getattr(x, name) for x in found]) for name in ("value", "std_error"))
+    # 24 repetitions know a pair's spread to 15 %. Where the spread lies across the shift the second order is all there is.
+    ratio = (errors.mean(0) / values.std(0))[*torch.triu_indices(len(drawn[0]), len(drawn[0]), 1)]
+    assert float(ratio.min()) > 0.65
+    assert float(ratio.max()) < 1.6
+
+
+def test_forms_of_gaps_equal_the_loop():
+    g = torch.Generator().manual_seed(0)
+    points, roots = (torch.randn(*s, generator=g, dtype=torch.float64) for s in ((7, 4), (7, 4, 3)))
+    forms, gaps = roots @ roots.mT, points[:, None] - points
+    expected = torch.einsum("ijf,ifg,ijg->ij", gaps, forms, gaps)
+    torch.testing.assert_close(forms_of_gaps(points, forms), expected)
+    torch.testing.assert_close(forms_of_gaps(points, forms, slice(2, 5)), expected[2:5])
+
+
+def test_the_size_of_a_covariance_knows_what_its_samples_add():
+    x = torch.randn(4000, 10, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    cov = moments(x)[1]
+    assert float(covariance_size(cov, torch.tensor(10)).square().mean()) == pytest.approx(6, rel=0.1)
+    assert float(covariance_size(cov).square().mean()) > 9
+    assert covariance_size(torch.zeros(2, 3, 3), torch.tensor([2, 9])).tolist() == [0, 0]
 
 
 def test_a_kind_of_ones_own_has_errors_through_autograd():
