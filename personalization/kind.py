@@ -86,7 +86,7 @@ class DistanceKind(ABC):
         rows = [self._noise_of(k, own, noise) for k in range(clients)]
         return torch.stack(rows)
 
-    def spread(self, own: Statistics, reference: Statistics, n: Tensor) -> Tensor:
+    def widening(self, own: Statistics, reference: Statistics, n: Tensor) -> Tensor:
         """By how much the deviation of the squared distance's null is larger for each client's own law, ``(clients,)``.
 
         That of pairs' errors is scaled so. By covariances where the statistics hold ``cov``, else 1.

@@ -206,7 +206,7 @@ def _between_statistics(
     with torch.no_grad():
         fixed = {name: x.detach() for name, x in own.items()}
         each = kind.pair_variance(fixed, mean, seeded(options.seed, "noise"))
-        wider = kind.spread(fixed, mean, n)
+        wider = kind.widening(fixed, mean, n)
     sizes = n.to(null.mean.dtype)
     found = _judged(squared, _Noise(each, wider), n, null.at(sizes), options.gate)
     if null.scores is None:

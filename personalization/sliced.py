@@ -191,10 +191,10 @@ class SlicedDistance(DistanceKind):
             found[rows] = block
         return found if slope is None else found * slope
 
-    def spread(self, own: Statistics, reference: Statistics, n: Tensor) -> Tensor:
+    def widening(self, own: Statistics, reference: Statistics, n: Tensor) -> Tensor:
         """As of covariances; the population's marginals, of which its null is drawn, are less wide than its covariance."""
         total = ratio(_total(reference["cov"]) / len(reference["cov"]), _variance(reference["sketch"]))
-        return super().spread(own, reference, n) * total
+        return super().widening(own, reference, n) * total
 
     def draw(self, reference: Statistics, n: int, draws: int, generator: torch.Generator) -> Statistics:
         """Sketches of ``draws`` samples of n: elliptical copula, the reference's quantiles as marginals."""
