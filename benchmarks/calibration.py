@@ -29,6 +29,7 @@ from personalization import (
     update_distances,
 )
 from personalization.population import NullLaw, client_statistics
+from personalization.reference import Weighting
 from personalization.updates import Metric
 
 FEATURES = 24
@@ -158,12 +159,21 @@ def main() -> None:
     parser.add_argument("--london", type=Path, help="load_hourly.parquet of the London sample, one more law")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=["null", "power", "speed"])
     parser.add_argument(
-        "--kinds", nargs="+", choices=KINDS, default=["sliced", "gaussian"], help="of null, power and speed"
+        "--kinds",
+        nargs="+",
+        choices=KINDS,
+        default=["sliced", "gaussian"],
+        help="of null, uneven, power and speed",
     )
     parser.add_argument(
         "--first-seed", type=int, default=0, help="populations are drawn with seeds from here on"
     )
-    parser.add_argument("--seeds", type=_count, default=5, help="populations of null, power and updates")
+    parser.add_argument(
+        "--seeds",
+        type=_count,
+        default=5,
+        help="populations of null, power and updates; four times as many of uneven",
+    )
     parser.add_argument("--clients", type=_count, default=200, help="in a population of null and updates")
     parser.add_argument("--draws", type=_count, default=256, help="of the nulls of null and power")
     parser.add_argument("--null-from", choices=get_args(NullLaw), default="law", help="of null")
@@ -198,6 +208,36 @@ def null_table(args: argparse.Namespace) -> None:
             for kind in args.kinds:
                 shown = f"{low} to {high}" if high > low + 1 else f"{low}"
                 print(f"| {name} | {shown} | {kind} | {null_row(make, kind, low, high, args)} |", flush=True)
+
+
+def uneven_row(
+    kind: str, weighting: Weighting, null_from: NullLaw, large: int, args: argparse.Namespace
+) -> str:
+    """Populations of 20 clients of 20 samples and 5 of many, all of one normal law with 4 features."""
+    name, options = KINDS[kind]
+    z, p = [], []
+    for seed in range(args.first_seed, args.first_seed + 4 * args.seeds):
+        g = torch.Generator().manual_seed(seed)
+        features = [torch.randn(n, 4, generator=g) for n in [20] * 20 + [large] * 5]
+        d = distance_to_population(
+            features, name, weighting=weighting, null_from=null_from, seed=seed, **options
+        )
+        z.append(d.z)
+        p.append(d.p_value)
+    groups = [(torch.stack(z)[:, part], torch.stack(p)[:, part]) for part in (slice(20), slice(20, None))]
+    cells = [f"{a.mean():+.2f} | {a.std():.2f} | {(b < 0.05).double().mean():.3f}" for a, b in groups]
+    return " | ".join([*cells, f"{groups[1][1].median():.2f}"])
+
+
+def uneven_table(args: argparse.Namespace) -> None:
+    columns = " | ".join(f"{size}: {x}" for size in ("small", "large") for x in ("z", "z std", "p < .05"))
+    print(f"| large n | distance | weighting | null from | {columns} | median p |\n|" + "---|" * 11)
+    for large in (1000, 5000):
+        for kind in args.kinds:
+            for weighting in get_args(Weighting):
+                for null_from in get_args(NullLaw):
+                    row = uneven_row(kind, weighting, null_from, large, args)
+                    print(f"| {large} | {kind} | {weighting} | {null_from} | {row} |", flush=True)
 
 
 def power_table(args: argparse.Namespace) -> None:
@@ -410,6 +450,7 @@ ERROR_KINDS: list[tuple[str, dict[str, object]]] = [
 
 TABLES = {
     "null": null_table,
+    "uneven": uneven_table,
     "power": power_table,
     "samples": samples_table,
     "updates": updates_table,

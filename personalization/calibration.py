@@ -3,12 +3,12 @@ r"""Null calibration: what distance a client of n samples would show if its law 
 Empirical distances are biased upwards, the more the fewer the samples: ``E0[d^2 | n]`` falls about as ``c / n``.
 The reference is resampled on a grid of sizes; between them ``n E0`` and ``n std`` are interpolated as power laws,
 and beyond them taken as constant. The reference is made of samples itself, with the noise of M of them: that
-multiplies the null by ``n (1/n + 1/M)``.
+multiplies the null by ``n (1/n + 1/M)``; but not what no noise makes, such as a reference blunter than the client.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -58,13 +58,22 @@ class Null:
     skew: Tensor
     ripple: Callable[[Tensor], Tensor] | None = None
     scores: Tensor | None = None
+    bias: Tensor | None = None
+    linear: Tensor | None = None
 
-    def at(self, n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean, standard deviation and skewness of ``d^2`` at sizes n, any shape."""
+    def at(self, n: Tensor, inflation: Tensor | float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, standard deviation and skewness of ``d^2`` at sizes n, any shape; ``inflation`` is of the noise alone."""
         left, right, share = self._between(n)
         mean, std = (_power_law(x[left], x[right], share) for x in (self.mean, self.std))
         scale = (1.0 if self.ripple is None else self.ripple(n)) / n
-        return mean * scale, std * scale, torch.lerp(self.skew[left], self.skew[right], share)
+        skew = torch.lerp(self.skew[left], self.skew[right], share)
+        if self.bias is None or self.linear is None:
+            return mean * scale * inflation, std * scale * inflation, skew
+        bias, linear = (torch.lerp(x[left], x[right], share) for x in (self.bias, self.linear))
+        beyond = (n / self.sizes[-1]).clamp_min(1)
+        mean = mean * ((1 - bias) * inflation + bias * beyond)
+        std = std * ((1 - linear) * inflation**2 + linear * inflation * beyond) ** 0.5
+        return mean * scale, std * scale, skew
 
     def chance(self, n: Tensor, z: Tensor) -> Tensor:
         """Chance of a z-score at least this large at sizes n, of the shape of ``z``.
@@ -112,7 +121,13 @@ def size_grid(low: float, high: float, *, points: int = 8, cap: int = 1024) -> l
 
 
 def fit_null(
-    kind: DistanceKind, reference: Statistics, sizes: list[int], *, draws: int = 256, seed: int = 0
+    kind: DistanceKind,
+    reference: Statistics,
+    sizes: list[int],
+    *,
+    draws: int = 256,
+    seed: int = 0,
+    largest: float | None = None,
 ) -> Null:
     """Resample the reference at each size and measure the distance back to it.
 
@@ -122,6 +137,7 @@ def fit_null(
         sizes: the grid, increasing, see :func:`size_grid`.
         draws: samples per size; the mean's relative error is about ``.5 / sqrt(draws)``.
         seed: of the generator.
+        largest: size up to which to tell bias from noise, see :func:`drawn_null`.
 
     Returns:
         The null on the grid.
@@ -129,11 +145,115 @@ def fit_null(
     Raises:
         ValueError: fewer than two draws.
     """
-    check_draws(draws)
     generator = seeded(seed, "null")
-    squared = torch.stack([n * _null_draws(kind, reference, n, draws, generator) for n in sizes])
-    grid = torch.tensor(sizes, dtype=squared.dtype, device=squared.device)
-    return null_of(grid, squared, lambda n: kind.ripple(reference, n))
+
+    def draw(n: int, count: int) -> Statistics:
+        return kind.draw(reference, n, count, generator)
+
+    return drawn_null(Draws(kind, reference, draw, draws), sizes, largest=largest)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How a null is drawn.
+
+    Attributes:
+        kind: the distance.
+        reference: what is compared with.
+        draw: of ``(n, count)`` the statistics of ``count`` samples of n.
+        count: draws per size.
+        rows: samples drawn at once, so that memory does not grow with draws x n.
+    """
+
+    kind: DistanceKind
+    reference: Statistics
+    draw: Callable[[int, int], Statistics]
+    count: int
+    rows: int = 500_000
+
+    def squared(self, n: int, count: int, *, apart: bool) -> tuple[Tensor, Tensor]:
+        """Squared distances ``(count,)`` to the reference and, if ``apart``, to the draws' own mean, else none.
+
+        The second are of noise alone: what the first have more on average is the bias.
+        """
+        step = max(1, min(count, self.rows // n))
+        found, kept = [], []
+        for start in range(0, count, step):
+            own = self.draw(n, min(step, count - start))
+            found.append(wide(self.kind.squared(own, self.reference)))
+            if apart:
+                kept.append(own)
+        if not apart:
+            return torch.cat(found), found[0].new_zeros(0)
+        own = {name: torch.cat([x[name] for x in kept]) for name in kept[0]}
+        centre = {**self.reference, **{name: wide(x).mean(0) for name, x in own.items()}}
+        return torch.cat(found), wide(self.kind.squared(own, centre)) * (count / (count - 1))
+
+
+def drawn_null(
+    draws: Draws, sizes: Sequence[int], *, largest: float | None = None, any_shape: bool = False
+) -> Null:
+    """The null of draws on a grid, bias told from noise up to a size.
+
+    A reference of small clients is blunter than a large client, at any n: that part of the null neither falls with n nor
+    grows with the reference's noise. Where it shows at the grid's end, sizes beyond are drawn too, for that part alone.
+
+    Args:
+        draws: how they are drawn.
+        sizes: the grid, increasing.
+        largest: the largest size there is; None takes all for noise.
+        any_shape: see :func:`null_of`.
+
+    Raises:
+        ValueError: fewer than two draws.
+    """
+    check_draws(draws.count)
+    apart = largest is not None
+    pairs = [draws.squared(n, draws.count, apart=apart) for n in sizes]
+    grid = torch.tensor(sizes, dtype=pairs[0][0].dtype, device=pairs[0][0].device)
+    scaled = torch.stack([n * x for n, (x, _) in zip(sizes, pairs, strict=True)])
+    null = null_of(grid, scaled, lambda n: draws.kind.ripple(draws.reference, n), any_shape=any_shape)
+    if largest is None:
+        return null
+    shares = torch.stack([_bias(x, noise) for x, noise in pairs])
+    null = replace(null, bias=shares[:, 0], linear=shares[:, 1])
+    return _extended(null, draws, largest) if float(shares[-1, 0]) > 0 else null
+
+
+def _bias(squared: Tensor, noise: Tensor) -> Tensor:
+    """Shares of the mean that is bias and of the variance along it ``(2,)``; 0 where draws of noise would show as much."""
+    bias, deviation = squared.mean() - noise.mean(), squared.std()
+    if not bool(bias > 3 * deviation / len(squared)):
+        return squared.new_zeros(2)
+    along = 1 - noise.var() / squared.var().clamp_min(1e-300)
+    return torch.stack([bias / squared.mean(), along]).clamp(0, 1)
+
+
+def _extended(null: Null, draws: Draws, largest: float) -> Null:
+    """With sizes beyond the grid, doubled until the largest or four times, at which noise is that of the grid's end."""
+    assert null.bias is not None
+    assert null.linear is not None
+    last, unit = int(null.sizes[-1]), 1.0 if null.ripple is None else null.ripple(null.sizes[-1:])
+    noise = null.mean[-1] * (1 - null.bias[-1])
+    quadratic = null.std[-1].square() * (1 - null.linear[-1])
+    rows = [null.sizes, null.mean, null.std, null.skew, null.bias, null.linear]
+    for n in (last * 2**k for k in range(1, 5)):
+        if n >= 2 * largest:
+            break
+        found, apart = draws.squared(n, max(8, min(draws.count, 500_000 // n)), apart=True)
+        bias, along = _bias(found, apart)
+        extra = n * found.mean() * bias / unit
+        slope = n**2 * found.var() * along / unit**2
+        mean, variance = noise + extra, quadratic + slope
+        skew = null.skew[-1] * (quadratic / variance.clamp_min(1e-300)) ** 1.5
+        column = (n, mean, variance.sqrt(), skew, extra / mean, slope / variance.clamp_min(1e-300))
+        rows = [
+            torch.cat([x, torch.as_tensor(y).to(x).reshape(1)]) for x, y in zip(rows, column, strict=True)
+        ]
+    sizes, mean, std, skew, shares, linear = rows
+    more = len(sizes) - len(null.sizes)
+    scores = None if null.scores is None else torch.cat([null.scores, null.scores[-1:].expand(more, -1)])
+    return Null(sizes, mean, std, skew, null.ripple, scores, shares, linear)
 
 
 def null_of(
@@ -184,18 +304,6 @@ def _polynomial(x: Tensor, y: Tensor, degree: int) -> Tensor:
     basis = torch.stack([((x - x.mean()) / x.std()) ** power for power in range(degree + 1)], 1)
     fitted: Tensor = basis @ torch.linalg.lstsq(basis, y[:, None]).solution
     return fitted[:, 0]
-
-
-def _null_draws(
-    kind: DistanceKind, reference: Statistics, n: int, draws: int, generator: torch.Generator
-) -> Tensor:
-    # In parts of about half a million rows, so that memory does not grow with draws x n.
-    step = max(1, min(draws, 500_000 // n))
-    parts = []
-    for start in range(0, draws, step):
-        own = kind.draw(reference, n, min(step, draws - start), generator)
-        parts.append(wide(kind.squared(own, reference)))
-    return torch.cat(parts)
 
 
 def z_score(squared: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -276,11 +384,12 @@ def judge(
         n: the clients' own sample counts, int64.
         gate: see :func:`calibrate`.
         dtype: of the result; of the null's moments float32 at least.
-        inflation: by which mean and deviation of the null are multiplied.
+        inflation: of the variance of noise in the null, see :meth:`Null.at`.
     """
     squared = measured.squared
     at = size.to(null.sizes)
-    mean, std = (x.to(squared.device) * inflation for x in null.at(at)[:2])
+    noise = inflation.to(at) if isinstance(inflation, Tensor) else inflation
+    mean, std = (x.to(squared.device) for x in null.at(at, noise)[:2])
     z = z_score(squared, mean, std)
     chance = null.chance(at, z.to(at)).to(squared)
     calibrated = torch.where(z >= gate, safe_root(squared - mean), 0.0)

@@ -15,7 +15,7 @@ from .errors import Features, check_draws, check_features, check_flag, check_gat
 from .kind import DISTANCES, AnyDistance, DistanceKind, Statistics, build_distance
 from .numeric import rounding, single, size_groups, wide
 from .reference import Summary, Weighting, check_weighting, combine, summarise
-from .resampled import dealt, pool_null
+from .resampled import deals_needed, dealt, pool_null
 from .sampled import Pool, sampled_distances
 from .samples import SampleDistance
 
@@ -122,21 +122,25 @@ def _null(
     reference: Statistics,
     n: Tensor,
 ) -> Null:
-    grid = size_grid(float(n.min()), float(n.max()))
+    largest = float(n.max())
+    grid = size_grid(float(n.min()), largest)
     if how.null_from == "law":
         reference = {name: x.detach() for name, x in reference.items()}
-        return fit_null(kind, reference, grid, draws=how.draws, seed=how.seed)
+        return fit_null(kind, reference, grid, draws=how.draws, seed=how.seed, largest=largest)
     pool = Pool.of([x.detach() for x in samples], weighting, how.seed)
-    return pool_null(kind, pool, dealt_reference(kind, samples, pool, weighting), grid, draws=how.draws)
+    reference = dealt_reference(kind, samples, pool, weighting)
+    return pool_null(kind, pool, reference, grid, draws=how.draws, largest=largest)
 
 
 def dealt_reference(
     kind: DistanceKind, samples: Sequence[Tensor], pool: Pool, weighting: Weighting
 ) -> Statistics:
-    """Mean statistics of a population without differences, see :func:`personalization.resampled.dealt`."""
+    """Mean statistics of populations without differences, see :func:`personalization.resampled.dealt`."""
     n = torch.tensor([len(x) for x in samples], device=samples[0].device)
-    own = client_statistics(kind, dealt(samples, pool))
-    return combine(part.summed() for _, part in _summaries(own, n, weighting)).mean()
+    deals = (
+        client_statistics(kind, dealt(samples, pool, k)) for k in range(deals_needed(n, by_rows=pool.by_rows))
+    )
+    return combine(part.summed() for own in deals for _, part in _summaries(own, n, weighting)).mean()
 
 
 def client_statistics(kind: DistanceKind, features: Sequence[Tensor]) -> Statistics:

@@ -278,7 +278,9 @@ class SummedReference(Protocol):
             spread = {name: scale / float(total.weight) for name, scale in scales.items()}
             reference = tidy(reference, spread)
             kind = NoisedReference(kind, spread, self.noise)
-        return fit_null(kind, reference, _grid(n), draws=self.draws, seed=self.seed)
+        # With noise its part of the null stays for every n as well, and is not told from the samples'.
+        largest = None if self.noise is not None else float(n.max())
+        return fit_null(kind, reference, _grid(n), draws=self.draws, seed=self.seed, largest=largest)
 
 
 _TOTAL = Route(1, SERVER, EVERYONE, "sum of the summaries")

@@ -3,9 +3,9 @@ import pytest
 import torch
 from scipy.stats import kstest, spearmanr
 
-from personalization import distance_to_population, pairwise_distances
+from personalization import build_distance, distance_to_population, fit_null, pairwise_distances
 from personalization.calibration import Null, p_value
-from personalization.resampled import dealt
+from personalization.resampled import deals_needed, dealt
 from personalization.sampled import Pool
 
 KINDS = [("sliced", {}), ("gaussian", {}), ("gaussian", {"diagonal": True})]
@@ -74,6 +74,61 @@ def test_both_nulls_agree_on_a_normal_law_and_a_shift_is_found(kind, options, we
     features[0] = features[0] + 1.5
     found = distance_to_population(features, kind, null_from="pool", weighting=weighting, **options)
     assert float(found.p_value[0]) < 1e-6
+
+
+@pytest.mark.parametrize(("kind", "options"), [("sliced", {"projections": 16, "quantiles": 64}), *KINDS[1:]])
+@pytest.mark.parametrize("weighting", ["samples", "uniform"])
+@pytest.mark.parametrize("null_from", ["law", "pool"])
+def test_large_clients_among_many_small_ones_are_calibrated_and_found(kind, options, weighting, null_from):
+    def judged(seed, shift=0.0):
+        g = torch.Generator().manual_seed(seed)
+        features = [torch.randn(n, F, generator=g) for n in [20] * 20 + [1000] * 5]
+        features[-1] = features[-1] + shift
+        return distance_to_population(
+            features, kind, weighting=weighting, null_from=null_from, seed=seed, **options
+        )
+
+    # The large clients of a population share its reference: a mean z of 8 populations has a deviation of about .25.
+    found = [judged(seed) for seed in range(8)]
+    z, p = (torch.stack([getattr(x, name)[20:] for x in found]) for name in ("z", "p_value"))
+    assert abs(float(z.mean())) < 0.7
+    assert 0.25 < float(p.median()) < 0.75
+    assert float(judged(0, shift=0.6).p_value[-1]) < 1e-3
+
+
+@pytest.mark.parametrize("n", [300, 1000, 5000])
+def test_a_blunt_reference_is_bias_that_neither_falls_nor_grows(n):
+    g = torch.Generator().manual_seed(0)
+    kind = build_distance("sliced", projections=16, quantiles=64)
+
+    def law(*shape):
+        return torch.randn(*shape, F, generator=g)
+
+    reference = {name: x.double().mean(0) for name, x in kind.statistics(law(20_000, 20)).items()}
+    null = fit_null(kind, reference, [20, 60, 200, 500, 1024], largest=5000)
+    mean, std, _ = (float(x[0]) for x in null.at(torch.tensor([n], dtype=torch.float64)))
+    own = kind.statistics(law(200, n))
+    truth = kind.squared(own, reference).double()
+    assert mean == pytest.approx(float(truth.mean()), rel=0.1)
+    assert std == pytest.approx(float(truth.std()), rel=0.3)
+    # A reference of noise as large as the client's doubles what noise makes, and leaves the rest.
+    noisy = {
+        **reference,
+        "sketch": reference["sketch"] + own["sketch"].flip(0) - own["sketch"].double().mean(0),
+    }
+    doubled, wider, _ = (float(x[0]) for x in null.at(torch.tensor([n], dtype=torch.float64), 2.0))
+    truth = kind.squared(own, noisy).double()
+    assert doubled == pytest.approx(float(truth.mean()), rel=0.1)
+    assert wider == pytest.approx(float(truth.std()), rel=0.3)
+    plain = fit_null(kind, reference, [20, 60, 200, 500, 1024])
+    assert plain.bias is None
+
+
+def test_many_deals_only_where_the_population_is_noisier_than_its_largest_client():
+    sizes = torch.tensor([20] * 20 + [1000] * 5)
+    assert deals_needed(sizes, by_rows=True) == 1
+    assert 20 < deals_needed(sizes, by_rows=False) <= 50
+    assert deals_needed(torch.full((1000,), 200), by_rows=False) == 1
 
 
 @pytest.mark.parametrize(("kind", "options"), KINDS)
