@@ -172,7 +172,7 @@ def main() -> None:
         "--seeds",
         type=_count,
         default=5,
-        help="populations of null, power and updates; four times as many of uneven",
+        help="populations; four times as many of uneven",
     )
     parser.add_argument("--clients", type=_count, default=200, help="in a population of null and updates")
     parser.add_argument("--draws", type=_count, default=256, help="of the nulls of null and power")

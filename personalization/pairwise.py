@@ -10,7 +10,6 @@ from torch import Tensor
 
 from .calibration import Measured, Null, fit_null, p_value, size_grid, standard_error, z_score
 from .errors import Features, check_counts, check_draws, check_features, check_flag, check_gate
-from .gaussian import moments
 from .kind import AnyDistance, DistanceKind, Statistics
 from .numeric import for_squares, narrowed, rounding, safe_root, seeded, single, wide
 from .population import DRAWS, NullLaw, build_kind, check_null, client_statistics, labels_of, standardised
@@ -18,7 +17,7 @@ from .reference import combine, summarise
 from .resampled import pool_pair_null
 from .sampled import Pool, alike, permutation_null, thinned
 from .samples import SampleDistance
-from .spread import covariance_size, ratio
+from .spread import ratio
 
 _ROWS = 64  # what the cache holds
 
@@ -329,17 +328,9 @@ def _between_samples(
 
 
 def _wider(kind: SampleDistance, own: Sequence[Tensor], pool: Pool, used: Tensor) -> Tensor:
-    """By how much the null of the two clients' own laws deviates more than the pool's, ``(clients, clients)``.
-
-    By covariances, for distances that have the features' unit; the others have none to scale by.
-    """
-    if not kind.degree:
-        return torch.ones(len(own), len(own), dtype=used.dtype)
-    columns = pool.rows.shape[1] - kind.labels
-    with torch.no_grad():
-        covs = torch.stack([moments(wide(x.detach())[:, :columns])[1] for x in own])
-        of_pool = covariance_size(moments(wide(pool.rows.detach())[:, :columns])[1])
-    each = ratio(covariance_size(covs, used.to(covs.device)), of_pool).cpu() ** (kind.degree / 2) / used
+    """By how much the null of the two clients' own laws deviates more than the pool's, ``(clients, clients)``."""
+    sizes = torch.stack([kind.noise_size(x) for x in (pool.rows[pool.shuffle[:2048]], *own)]).to(used)
+    each = ratio(sizes[1:], sizes[0]) / used
     return (each[:, None] + each) / (1 / used[:, None] + 1 / used)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .errors import check_fields
 from .numeric import wide
+from .spread import covariance_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,19 @@ class SampleDistance(ABC):
             value, _ = self.between(x.detach(), y.detach(), weights.requires_grad_())
             (influence,) = torch.autograd.grad(wide(value).square().sum(), weights)
         return influence.var(-1, correction=0) / n
+
+    def noise_size(self, x: Tensor) -> Tensor:
+        """How much ``n d^2`` deviates without a difference for the law of samples x ``(n, F)``, in any unit; a scalar.
+
+        By it the floor of a pair's error is that of the two clients' own noise. Here by their covariance; 1 where the
+        distance has no unit that tells how it scales.
+        """
+        x = wide(x.detach())[:, : x.shape[1] - self.labels]
+        if not self.degree:
+            return x.new_ones(())
+        centred = x - x.mean(0)
+        cov = centred.T @ centred / max(1, len(x) - 1)
+        return covariance_size(cov, torch.tensor(len(x))) ** (self.degree / 2)
 
     def pair_variance(self, x: Tensor, y: Tensor) -> Tensor:
         """Variance ``(...)`` of the squared distance to first order in both samples: the sum of theirs."""

@@ -68,6 +68,15 @@ class KernelDistance(SampleDistance):
         squared = torch.where(squared > 1e-14, squared, 0.0)
         return safe_root(squared).to(x.dtype), torch.ones_like(squared, dtype=torch.bool)
 
+    def noise_size(self, x: Tensor) -> Tensor:
+        """Root mean square of the centred kernel between distinct rows: the null is a sum of its squares."""
+        x = wide(x.detach())
+        n = len(x)
+        weights = x.new_full((n,), 1 / n)
+        gram = torch.exp(-squared_cost(x, x) / (2 * self._bandwidth(x, x, weights, weights) ** 2))
+        gram = gram - gram.mean(0) - gram.mean(1, keepdim=True) + gram.mean()
+        return (gram.fill_diagonal_(0).square().sum() / max(1, n * (n - 1))).sqrt()
+
     def _bandwidth(self, x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
         if self.bandwidth is not None:
             return x.new_full((), self.bandwidth)

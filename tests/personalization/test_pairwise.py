@@ -270,7 +270,7 @@ def unlike_directions(g):
     return [torch.randn(100, 5, generator=g) * w + x for w, x in zip(wide, shifts, strict=True)]
 
 
-@pytest.mark.parametrize(("kind", "options"), [*SUMS, ("energy", {})])
+@pytest.mark.parametrize(("kind", "options"), [*SUMS, ("energy", {}), ("mmd", {})])
 @pytest.mark.parametrize("law", [unlike_scales, unlike_directions])
 def test_errors_of_pairs_are_those_of_the_two_clients_not_of_the_population(kind, options, law):
     drawn = [law(torch.Generator().manual_seed(seed)) for seed in range(24)]
@@ -278,7 +278,9 @@ def test_errors_of_pairs_are_those_of_the_two_clients_not_of_the_population(kind
     values, errors = (torch.stack([getattr(x, name) for x in found]) for name in ("value", "std_error"))
     # 24 repetitions know a pair's spread to 15 %. Where the spread lies across the shift the second order is all there is.
     ratio = (errors.mean(0) / values.std(0))[*torch.triu_indices(len(drawn[0]), len(drawn[0]), 1)]
-    assert float(ratio.min()) > 0.65
+    assert float(ratio.min()) > (
+        0.5 if kind == "mmd" else 0.65
+    )  # a kernel wider than the client sees little of its shape
     assert float(ratio.max()) < 1.6
 
 
