@@ -132,7 +132,7 @@ def test_the_slope_of_other_orders_is_that_of_autograd(order, scale, monkeypatch
     reference = {name: x.mean(0) for name, x in own.items()}
     expected = DistanceKind.pair_variance(kind, own, reference, torch.Generator().manual_seed(1))
     noise = standard_noise(kind, reference, torch.Generator().manual_seed(1))["sketch"].flatten(1)
-    found = _slope_variance(own["sketch"].flatten(1), noise, order)
+    found = _slope_variance(own["sketch"].flatten(1), noise.to(own["sketch"]), order)
     torch.testing.assert_close(found / scale**4, expected / scale**4, rtol=1e-4, atol=1e-9)
     monkeypatch.setattr(
         torch.autograd, "grad", None
