@@ -23,7 +23,7 @@ from .between import (
     labelled,
     wasserstein_line,
 )
-from .calibration import Null, calibrate, fit_null, size_grid
+from .calibration import calibrate
 from .clustering import CLUSTERINGS, Clustering, build_clustering, register_clustering
 from .clusters import Clusters, find_clusters, nearest_cluster
 from .depth import QuantileDepth
@@ -41,6 +41,7 @@ from .modulators import (
     modulator_name,
     register_modulator,
 )
+from .null import Null, fit_null, size_grid
 from .pairwise import Pairwise, pairwise_distances, pairwise_of_statistics
 from .parameters import cosine_distance, l2_distance
 from .pooling import Pooled, pooled_choices

@@ -8,9 +8,10 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from .calibration import Measured, Null, fit_null, p_value, size_grid, standard_error, z_score
+from .calibration import Measured, standard_error
 from .errors import Features, check_counts, check_draws, check_features, check_flag, check_gate
 from .kind import AnyDistance, DistanceKind, Statistics
+from .null import Null, fit_null, p_value, size_grid, z_score
 from .numeric import for_squares, narrowed, rounding, safe_root, seeded, single, wide
 from .population import DRAWS, NullLaw, build_kind, check_null, client_statistics, labels_of, standardised
 from .reference import combine, summarise

@@ -9,10 +9,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from .calibration import Measured, Null, calibrate, fit_null, size_grid
+from .calibration import Measured, calibrate
 from .distances import Distances
 from .errors import Features, check_draws, check_features, check_flag, check_gate, unknown_name
 from .kind import DISTANCES, AnyDistance, DistanceKind, Statistics, build_distance
+from .null import Null, fit_null, size_grid
 from .numeric import rounding, single, size_groups, wide
 from .reference import Summary, Weighting, check_weighting, combine, summarise
 from .resampled import deals_needed, dealt, pool_null

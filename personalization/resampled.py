@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .calibration import Draws, Null, drawn_null, null_of
 from .errors import check_draws
 from .kind import DistanceKind, Statistics
+from .null import Draws, Null, drawn_null, null_of
 from .numeric import wide
 from .sampled import Pool
 

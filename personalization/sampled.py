@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .calibration import Measured, Null, judge, null_of, size_grid
+from .calibration import Measured, judge
 from .distances import Distances
 from .errors import check_draws
+from .null import Null, null_of, size_grid
 from .numeric import rounding, seeded, wide
 from .reference import Weighting, client_weights
 from .samples import SampleDistance

@@ -18,9 +18,10 @@ from typing import Literal, TypeVar, get_args
 import torch
 from torch import Tensor
 
-from .calibration import Measured, Null, judge, null_of, relative_scale
+from .calibration import Measured, judge, relative_scale
 from .distances import Distances
 from .errors import check_draws, check_gate, unknown_name
+from .null import Null, null_of
 from .numeric import for_squares, pairwise_squared, rounding_of, safe_root, seeded, wide
 from .pairwise import Pairwise, judge_pairs, plain_pairs
 from .parameters import client_shares, others

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from ..budget import PrivacyBudget
-from ..calibration import Measured, Null, calibrate, fit_null, size_grid
+from ..calibration import Measured, calibrate
 from ..distances import Distances
 from ..errors import Features
 from ..kind import DistanceKind, Statistics
+from ..null import Null, fit_null, size_grid
 from ..numeric import rounding, size_groups, wide
 from ..population import client_statistics
 from ..reference import Summary, Weighting, client_weights, summarise

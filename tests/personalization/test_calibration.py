@@ -14,7 +14,8 @@ from personalization import (
     size_grid,
     summarise,
 )
-from personalization.calibration import Null, null_of, p_value, relative_scale, standard_error, z_score
+from personalization.calibration import relative_scale, standard_error
+from personalization.null import Null, null_of, p_value, z_score
 
 FEATURES = 6
 KINDS = [("sliced", {"projections": 16, "quantiles": 64}), ("gaussian", {})]

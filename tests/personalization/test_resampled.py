@@ -4,7 +4,7 @@ import torch
 from scipy.stats import kstest, spearmanr
 
 from personalization import build_distance, distance_to_population, fit_null, pairwise_distances
-from personalization.calibration import Null, p_value
+from personalization.null import Null, p_value
 from personalization.resampled import deals_needed, dealt
 from personalization.sampled import Pool
 
