@@ -45,7 +45,7 @@ class Gate(Algorithm):
     """
 
     personal_lr: float = field(default=0.1, metadata=log_range(1e-2, 1.0))
-    personal_steps: int = 20
+    personal_steps: int = field(default=20, metadata={"search": {"low": 1, "high": 100, "log": True}})
     tune_lr: float = field(default=0.02, metadata=log_range(1e-3, 0.5))
     pool: str = "neighbours"
     harm: float = 0.2
