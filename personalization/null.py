@@ -34,6 +34,9 @@ class Null:
             :meth:`personalization.DistanceKind.ripple`; None where nothing does.
         scores: z-scores of the draws themselves, sorted, ``(grid, draws)``, where their law is that of the data and may
             have any shape; None where the moments tell it.
+        bias: share of the mean that no noise makes, ``(grid,)``: it neither falls with n beyond the grid nor grows with the
+            reference's noise; None where all is noise.
+        linear: share of the variance that noise has along the bias, ``(grid,)``; None with ``bias``.
     """
 
     sizes: Tensor

@@ -163,6 +163,14 @@ def test_an_error_is_raised_by_what_comes_next_and_spoils_nothing(then, io, tmp_
     assert io.load_checkpoint(path)["round"] == 1
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C interrupts, though a test run in the background was told to ignore it, and Lightning ignores it afterwards."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt_soon():
     main = threading.main_thread().ident
     threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
@@ -181,6 +189,7 @@ def slowly_full(monkeypatch):
     return gate
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_who_is_interrupted_while_waiting_still_hears_of_the_error(slowly_full, io, tmp_path):
     io.save_checkpoint({"round": 1}, tmp_path / "a.ckpt")
     interrupt_soon()
@@ -298,6 +307,7 @@ def test_a_full_disk_ends_the_run_which_goes_on_from_the_one_before(
         assert torch.equal(found[name], rows)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_run_interrupted_while_it_waits_still_tells_the_error(slowly_full, module, tmp_path, trainer):
     class Interrupted(EveryRound):
         def on_train_batch_end(self, trainer, *arguments):
@@ -308,14 +318,8 @@ def test_a_run_interrupted_while_it_waits_still_tells_the_error(slowly_full, mod
         def on_exception(self, *_):
             slowly_full.set()
 
-    before = signal.getsignal(signal.SIGINT)  # Lightning ignores it from then on
-    try:
-        with pytest.raises(OSError, match="No space left"):
-            trainer(3, callbacks=[Interrupted(tmp_path)], plugins=[BackgroundCheckpointIO()]).fit(
-                module("ditto")
-            )
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(OSError, match="No space left"):
+        trainer(3, callbacks=[Interrupted(tmp_path)], plugins=[BackgroundCheckpointIO()]).fit(module("ditto"))
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
