@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pandas as pd
 import torch
 from torch import Tensor
@@ -24,6 +26,8 @@ from persofl.federation import Federation
 from .plain import BATCH, FRAMES, HORIZON, LOOKBACK, LR, MELS, PROX, STEPS, WORDS, Round
 
 CLIENTS = 100
+
+Precision = Literal["float32", "bfloat16"]
 
 
 def households(clients: int = CLIENTS) -> ForecastWindows:
@@ -49,7 +53,14 @@ def keywords(clients: int = CLIENTS, each: int = 120) -> ClientExamples:
 
 
 def federate(
-    data: ClientData, model: str, oracle: str = "auto", chunk: int | None = None, method: str = "fedavg"
+    data: ClientData,
+    model: str,
+    oracle: str = "auto",
+    chunk: int | None = None,
+    method: str = "fedavg",
+    *,
+    device: str = "cpu",
+    precision: Precision = "float32",
 ) -> Federation:
     """A population, a model and a method as persofl's engine has them."""
     facts = facts_of(data)
@@ -60,31 +71,46 @@ def federate(
         build_model(model, Shape(*facts.shape, outputs)),
         parse_method(method, values),
         loss="cross_entropy" if facts.classes else "mse",
-        config=RoundConfig(batch_size=BATCH, oracle=oracle, chunk=chunk),
-    )
+        config=RoundConfig(batch_size=BATCH, oracle=oracle, chunk=chunk, precision=precision),
+    ).to(device)
 
 
 def engine_round(
-    data: ClientData, model: str, oracle: str = "auto", chunk: int | None = None, method: str = "fedavg"
+    data: ClientData,
+    model: str,
+    oracle: str = "auto",
+    chunk: int | None = None,
+    method: str = "fedavg",
+    *,
+    device: str = "cpu",
+    precision: Precision = "float32",
 ) -> Round:
     """A round of persofl's engine."""
-    federation = federate(data, model, oracle, chunk, method)
+    federation = federate(data, model, oracle, chunk, method, device=device, precision=precision)
     server = federation.initial_row()
 
     def run() -> None:
         run_round(federation, server, 0, server.sub_)
+        settle(device)
 
     return run
 
 
-def engine_evaluation(data: ClientData, model: str) -> Round:
+def settle(device: str) -> None:
+    """Wait for a device that works on its own."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def engine_evaluation(data: ClientData, model: str, device: str = "cpu") -> Round:
     """All metrics of every client's personal model on its test span."""
-    federation = federate(data, model, method="ditto")
+    federation = federate(data, model, method="ditto", device=device)
     server = federation.initial_row()
     run_round(federation, server, 0, server.sub_)
 
     def run() -> None:
         evaluate(federation, server, "test")
+        settle(device)
 
     return run
 

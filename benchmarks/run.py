@@ -1,6 +1,6 @@
 """``make bench``: every engine against a plain loop over clients, in one run, one thread.
 
-Writes ``benchmarks/results/latest.json``, a list of rows ``{work, engine, seconds, ratio_to_loop, share_of_matmul,
+Writes ``benchmarks/results/latest.json``, a list of rows ``{work, engine, device, seconds, ratio_to_loop, share_of_matmul,
 peak_mb}``. Each piece of work runs in a process of its own (so that peaks of memory are its own), the engines in turn;
 seconds are the median over repeats, the ratio is the median of the ratios within a repeat.
 """
@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from persofl.data import ClientData
 from persofl.denormals import flushed_denormals
 
 from .plain import (
@@ -60,6 +61,7 @@ MATMULS = {
 STEP = CLIENTS * STEPS * BATCH
 """Examples that a round trains on."""
 RECURRENT = ("gru", "lstm")
+GPU, GPU_LOW = "batched, cuda", "batched, cuda, bfloat16"
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,16 @@ class Work:
     repeats: int = 100
 
 
+def on_device(data: ClientData, model: str, method: str = "fedavg") -> Runs:
+    """The same round on a GPU, where there is one."""
+    if not torch.cuda.is_available():
+        return {}
+    return {
+        GPU: engine_round(data, model, method=method, device="cuda"),
+        GPU_LOW: engine_round(data, model, method=method, device="cuda", precision="bfloat16"),
+    }
+
+
 def fedavg(model: str, *oracles: str) -> Callable[[], Runs]:
     """A FedAvg round by a plain loop and by oracles of the engine."""
 
@@ -89,6 +101,7 @@ def fedavg(model: str, *oracles: str) -> Callable[[], Runs]:
         if model in RECURRENT:
             found["plain, flushed"] = flushed(loop)
         found |= {oracle: engine_round(data, model, oracle) for oracle in oracles}
+        found |= on_device(data, model)
         if model == "mlp":
             found["plain, DataLoader"] = fedavg_loop(model, examples_of(data), loader=True)
             found["by hand"] = hand_round(data)
@@ -105,6 +118,7 @@ def personalised(method: str, loop: Callable[..., Round]) -> Callable[[], Runs]:
         return {
             "plain loop": loop("mlp", examples_of(data)),
             "batched": engine_round(data, "mlp", method=method),
+            **on_device(data, "mlp", method),
         }
 
     return runs
@@ -119,6 +133,7 @@ def evaluations() -> Runs:
         "plain, DataLoader": evaluation_loop("mlp", examples, loader=True),
         "plain, batch 512": evaluation_loop("mlp", examples, 512),
         "batched": engine_evaluation(data, "mlp"),
+        **({GPU: engine_evaluation(data, "mlp", "cuda")} if torch.cuda.is_available() else {}),
     }
 
 
@@ -177,6 +192,7 @@ def measure(work: str, repeats: int) -> list[dict[str, object]]:
         {
             "work": work,
             "engine": engine,
+            "device": torch.cuda.get_device_name() if engine in (GPU, GPU_LOW) else "cpu",
             "seconds": statistics.median(values),
             "ratio_to_loop": statistics.median(
                 a / b for a, b in zip(times["plain loop"], values, strict=True)
@@ -214,17 +230,19 @@ def show(rows: list[dict[str, object]]) -> None:
     for name in (
         "work",
         "engine",
+        "device",
         "seconds",
         "ratio to loop",
         "asked",
         "share of matmul rate",
         "process peak MB",
     ):
-        table.add_column(name, justify="left" if name in ("work", "engine") else "right")
+        table.add_column(name, justify="left" if name in ("work", "engine", "device") else "right")
     for row in rows:
         table.add_row(
             str(row["work"]),
             str(row["engine"]),
+            str(row["device"]),
             f"{row['seconds']:.3f}",
             f"{row['ratio_to_loop']:.1f}x",
             f"{row['asked']:.0f}x",

@@ -35,7 +35,7 @@ def blend_weights(
         plan: of the same clients, with their ``mix``.
         span: that is about to be predicted.
     """
-    mix = plan.mix.to(torch.float64).expand(-1, 2)
+    mix = plan.mix.to("cpu", torch.float64).expand(-1, 2)
     trust = float(getattr(federation.algorithm, "trust", 0.0))
     if trust == 0:
         return mix.to(torch.float32)
@@ -104,5 +104,6 @@ def validation_errors(
         examples.index_put_((place, half), sight.valid.double(), accumulate=True)
         for number, output in enumerate(outputs(sight)):
             error = (loss.point(output) - sight.y).abs().mean(-1) if floats else loss(output, sight.y)
-            errors[..., number].index_put_((place, half), (error * sight.valid).double(), accumulate=True)
+            counted = (error * sight.valid.to(error.device)).double().cpu()
+            errors[..., number].index_put_((place, half), counted, accumulate=True)
     return errors, examples

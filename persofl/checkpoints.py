@@ -58,9 +58,12 @@ class BackgroundCheckpointIO(TorchCheckpointIO):
         return super().load_checkpoint(*args, **kwargs)
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove a checkpoint, after what is being written."""
-        self.settle()
-        super().remove_checkpoint(path)
+        """Remove a checkpoint, after what is being written; where that failed, the older one is kept.
+
+        The error is left for :func:`settle_together`: one rank removes, and all are to hear of it.
+        """
+        if self._pending is None or self._pending.exception() is None:
+            super().remove_checkpoint(path)
 
     def settle(self) -> None:
         """Wait until all is written; if the waiting is interrupted, the next call waits on.

@@ -55,7 +55,7 @@ class ClassSums:
 def count_pairs(true: Tensor, predicted: Tensor, valid: Tensor, classes: int) -> Tensor:
     """Confusion matrices ``(clients, classes, classes)`` of classes ``(clients, examples)``; rows are the true ones."""
     clients = len(true)
-    cell = (torch.arange(clients).unsqueeze(1) * classes + true) * classes + predicted
+    cell = (torch.arange(clients, device=true.device).unsqueeze(1) * classes + true) * classes + predicted
     counts = torch.bincount(cell[valid], minlength=clients * classes**2)
     return counts.double().view(clients, classes, classes)
 

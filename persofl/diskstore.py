@@ -52,6 +52,9 @@ class DiskStore(ClientStore):
         self._writer = ThreadPoolExecutor(1)
         self._pending: tuple[Tensor, Future[None]] | None = None
 
+    def to(self, device: torch.device) -> None:
+        """Nothing to move: rows are on disk, and come to the device of those that ask."""
+
     def read(self, clients: Tensor, newcomers: Rows) -> Rows:
         """State of ``clients``; those never seen take their rows of ``newcomers`` (same order)."""
         if not self.columns:

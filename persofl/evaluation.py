@@ -48,7 +48,7 @@ def client_experts(
 
     Args:
         federation: the population and its method; not changed.
-        server: the server's rows ``(R, parameters)``.
+        server: the server's rows ``(R, parameters)``, on any device.
         clients: ``(clients,)`` indices.
         round_: names the batches of an adaptation.
 
@@ -58,7 +58,7 @@ def client_experts(
     Raises:
         DivergedError: a client's adaptation is not finite; it would otherwise drop out of the means unseen.
     """
-    algorithm = federation.algorithm
+    algorithm, server = federation.algorithm, server.to(federation.device)
     plan = federation.personaliser.plan(clients)
     anchor = federation.routes.anchors(server, clients, federation.store.seen)
     state: Rows = federation.store.read(clients, algorithm.new_client(anchor, plan))

@@ -125,7 +125,8 @@ def _ranks(count: int, stride: int) -> Tensor:
 def _training_examples(data: Any, stride: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
     """Every ``stride``-th training example, client by client."""
     for client, count in enumerate(data.count("train").tolist()):
-        yield data.gather(data.positions("train", torch.tensor([client]), _ranks(count, stride))[0])
+        x, y = data.gather(data.positions("train", torch.tensor([client]), _ranks(count, stride))[0])
+        yield x.cpu(), y.cpu()
 
 
 FEATURES: dict[str, Callable[[Any], list[Tensor]]] = {
@@ -156,7 +157,7 @@ class Snapshot:
     @staticmethod
     def of(oracle: Oracle, row: Tensor) -> Snapshot:
         """The model whose weights are ``row`` ``(parameters,)``."""
-        module = copy.deepcopy(oracle.module)
+        module = copy.deepcopy(oracle.module)  # where the rows are
         return Snapshot(oracle.layout.load(module, row).eval(), oracle.loss)
 
 
@@ -193,7 +194,7 @@ def embeddings(data: Any, model: Snapshot) -> list[Tensor]:
 
 
 def _over_training(data: Any, read: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
-    """Read all clients' training examples in blocks of even size, and part them by client again."""
+    """Read all clients' training examples in blocks of even size, where they are, and part them by client on the host."""
     stride, counts = _apart(data), data.count("train").tolist()
     # Two examples at least, where a client has them: one makes no distribution.
     ranks = [_ranks(count, max(1, min(stride, count - 1))) for count in counts]
@@ -202,7 +203,7 @@ def _over_training(data: Any, read: Callable[[Tensor, Tensor], Tensor]) -> list[
     at_once = max(1, _NUMBERS_AT_ONCE // (lookback * channels))
     with torch.no_grad():
         parts = [read(*data.gather(block)) for block in torch.cat(rows).split(at_once)]
-    return list(torch.cat(parts).split([len(own) for own in rows]))
+    return list(torch.cat(parts).cpu().split([len(own) for own in rows]))
 
 
 MODEL_FEATURES: dict[str, Callable[[Any, Snapshot], list[Tensor]]] = {

@@ -16,8 +16,9 @@ from .errors import PersoflError
 from .losses import Loss, build_loss, refuse_mismatch
 from .method import Method
 from .models import InstanceNormalised
-from .oracles import Oracle, build_oracle
+from .oracles import Oracle, RoundedOracle, build_oracle
 from .personaliser import Personaliser
+from .placed import HOST, placed
 from .ranks import ALONE, Ranks
 from .routes import Relations, Routes
 from .server import (
@@ -34,6 +35,8 @@ from .store import ClientStore
 from .tasks import Task, task_of
 from .training import Workbench
 
+_DEVICE_CLIENTS = 4096
+
 
 @dataclass(frozen=True)
 class RoundConfig:
@@ -48,6 +51,8 @@ class RoundConfig:
         weighting: clients count by their training ``"samples"``, or all the same (``"uniform"``).
         clip: largest L2 norm of a client's update; None does not clip.
         seed: of cohorts and batches.
+        precision: of the gradients, ``"float32"``, or ``"bfloat16"`` for products in half the bytes, see
+            :class:`persofl.oracles.RoundedOracle`.
     """
 
     cohort: float = 1.0
@@ -57,6 +62,7 @@ class RoundConfig:
     weighting: Literal["samples", "uniform"] = "samples"
     clip: float | None = None
     seed: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         problems = [
@@ -70,6 +76,8 @@ class RoundConfig:
             )
         if self.weighting not in ("samples", "uniform"):
             problems.append(f"weighting={self.weighting!r}: 'samples' or 'uniform'")
+        if self.precision not in ("float32", "bfloat16"):
+            problems.append(f"precision={self.precision!r}: 'float32' or 'bfloat16'")
         if self.clip is not None and not self.clip > 0:
             problems.append(
                 f"clip={self.clip}: give the largest L2 norm of an update, above 0, or leave it out"
@@ -127,6 +135,34 @@ class Federation:
         """The method's algorithm."""
         return self.method.algorithm
 
+    @property
+    def device(self) -> torch.device:
+        """Where rows and examples are."""
+        return getattr(self.data, "device", HOST)
+
+    def to(self, device: torch.device | str) -> Federation:
+        """The same federation on another device; the store is moved in place.
+
+        Indices, counts and flags stay on the host, see :mod:`persofl.placed`. A device takes a cohort whole, or as many
+        clients as ``config.chunk`` says.
+
+        Raises:
+            PersoflError: data that cannot be moved.
+        """
+        device = torch.empty(0, device=device).device  # "cuda" has no number, tensors that are there have
+        self.store.to(device)
+        if device == self.device:
+            return self
+        data, oracle = placed(self.data, device), self.oracle.to(device)
+        chunk = self.config.chunk or _chunk(self.oracle.module, self.algorithm, device)
+        return dataclasses.replace(
+            self,
+            data=data,
+            oracle=oracle,
+            bench=dataclasses.replace(self.bench, data=data, oracle=oracle, chunk=chunk),
+            personaliser=self.personaliser.to(data, oracle, device),
+        )
+
     @cached_property
     def routes(self) -> Routes:
         """Which of the server's rows each client starts from and sends to; found when first asked for."""
@@ -183,6 +219,7 @@ def build_federation(
             examples; nobody left to train.
     """
     config, parts = config or RoundConfig(), parts or RoundParts()
+    data = placed(data, HOST)  # everything starts there
     facts, task = facts_of(data), task_of(data)
     loss = _fitting_loss(loss or task.loss, len(facts.classes))
     if isinstance(model, InstanceNormalised) and task.name != "forecast":
@@ -197,8 +234,8 @@ def build_federation(
         )
     unseen = unseen_of(data)
     oracle = build_oracle(model, loss, example_of(data), config.oracle)
-    at_once: Any = getattr(model, "clients_at_once", 25)
-    chunk = config.chunk or max(1, int(at_once) // method.algorithm.matrices)
+    oracle = RoundedOracle(oracle) if config.precision == "bfloat16" else oracle
+    chunk = config.chunk or _chunk(model, method.algorithm, HOST)
     return Federation(
         data=data,
         names=facts.clients,
@@ -221,6 +258,12 @@ def build_federation(
         sampler=_sampler(parts.sampler or UniformSampler(config.cohort), unseen),
         config=config,
     )
+
+
+def _chunk(model: nn.Module, algorithm: Algorithm, device: torch.device) -> int:
+    """Clients to train at once: as many as a processor's cache holds, or as a device's memory."""
+    at_once: Any = getattr(model, "clients_at_once", 25) if device == HOST else _DEVICE_CLIENTS
+    return max(1, int(at_once) // algorithm.matrices)
 
 
 def _fitting_loss(loss: Loss | str, classes: int) -> Loss:

@@ -72,7 +72,7 @@ def mixed(outputs: Sequence[Tensor], weights: Tensor) -> Tensor:
     """Average outputs ``(c, n, ...)`` of several models by weights ``(experts,)`` or ``(c, n, experts)``."""
     total = torch.zeros_like(outputs[0])
     for number, output in enumerate(outputs):
-        weight = weights[..., number]
+        weight = weights[..., number].to(output.device)
         total += weight.reshape(*weight.shape, *[1] * (output.dim() - weight.dim())) * output
     return total
 

@@ -11,12 +11,15 @@ from torch import Tensor
 
 from .data import ClientData, facts_of
 from .losses import Loss
+from .placed import HOST
 from .tasks import Judged, Task
 
 WINDOWS_AT_ONCE = 20_000
 """Examples evaluated together, padding included; bounds the memory of an evaluation."""
 NUMBERS_AT_ONCE = 2**20
 """Numbers in the inputs of such a block, about what the processor's cache holds; larger ones are slower."""
+DEVICE_ROOM = 16
+"""How many times larger the blocks of a device are, which is slow at small ones."""
 
 
 def buckets(counts: Tensor, most: int) -> list[Tensor]:
@@ -75,6 +78,7 @@ class Judge:
 
     def __init__(self, data: ClientData, task: Task, loss: Loss, span: str) -> None:
         self.data, self.task, self.loss, self.span = data, task, loss, span
+        self._room = 1 if getattr(data, "device", HOST) == HOST else DEVICE_ROOM
 
     def __call__(self, clients: Tensor, predict: Callable[[Tensor, Tensor], Tensor]) -> Any:
         """Sums of the task, one row a client.
@@ -96,7 +100,7 @@ class Judge:
         """The clients' examples in blocks, each client's in time order."""
         data, counts = self.data, self.data.count(self.span)[clients]
         lookback, _, channels = facts_of(data).shape
-        most = max(1, min(WINDOWS_AT_ONCE, NUMBERS_AT_ONCE // (lookback * channels)))
+        most = self._room * max(1, min(WINDOWS_AT_ONCE, NUMBERS_AT_ONCE // (lookback * channels)))
         for places, ranks in _blocks(counts, most):
             own, ranks = counts[places].unsqueeze(1), ranks.unsqueeze(0)
             x, y = data.gather(data.positions(self.span, clients[places], torch.minimum(ranks, own - 1)))
@@ -107,7 +111,9 @@ class Judge:
         if self.task.floats:
             unscale = getattr(self.data, "unscale", lambda _, values: values)
             point, true = unscale(chosen, point), unscale(chosen, true)
-        return self.task.sums(Judged(output, point, true, self.loss(output, sight.y), sight.valid))
+        return self.task.sums(
+            Judged(output, point, true, self.loss(output, sight.y), sight.valid.to(output.device))
+        )
 
 
 def _blocks(counts: Tensor, most: int) -> Iterator[tuple[Tensor, Tensor]]:

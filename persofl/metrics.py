@@ -20,7 +20,7 @@ S = TypeVar("S")
 
 
 def scatter(whole: S, clients: Sequence[Tensor], parts: Sequence[S]) -> S:
-    """Add up the sums of parts of a population, in place.
+    """Add up the sums of parts of a population, in place and on the host.
 
     Args:
         whole: a dataclass of tensors ``(population, ...)``, all zero.
@@ -29,7 +29,7 @@ def scatter(whole: S, clients: Sequence[Tensor], parts: Sequence[S]) -> S:
     """
     for index, part in zip(clients, parts, strict=True):
         for item in fields(whole):  # type: ignore[arg-type]
-            getattr(whole, item.name).index_add_(0, index, getattr(part, item.name))
+            getattr(whole, item.name).index_add_(0, index, getattr(part, item.name).cpu())
     return whole
 
 
@@ -152,6 +152,27 @@ def summarise(values: ArrayLike | Tensor, *, higher: bool = False) -> dict[str, 
 def _jain(errors: NDArray[np.float64]) -> float:
     square = float(np.square(errors).sum())
     return float(errors.sum() ** 2 / (errors.size * square)) if square > 0 else 1.0
+
+
+def flat_summary(
+    metrics: dict[str, Tensor], names: Sequence[str], unseen: Tensor | None = None
+) -> dict[str, float]:
+    """``nmae`` (mean over clients), ``nmae_median``, ``nmae_std``, ``nmae_worst_decile``, ``nmae_jain``, and so on.
+
+    Args:
+        metrics: name -> ``(clients,)``; ``loss`` among them.
+        names: of the task's metrics.
+        unseen: ``(clients,)`` bool; clients held out, whose means are apart, as ``unseen_nmae``.
+    """
+    flat: dict[str, float] = {}
+    unseen = torch.zeros_like(metrics["loss"], dtype=torch.bool) if unseen is None else unseen
+    for name in names:
+        summary = summarise(metrics[name][~unseen], higher=name in HIGHER)
+        flat[name] = summary.pop("mean")
+        flat.update({f"{name}_{key}": value for key, value in summary.items()})
+        if unseen.any():
+            flat[f"unseen_{name}"] = summarise(metrics[name][unseen])["mean"]
+    return {**flat, "loss": summarise(metrics["loss"][~unseen])["mean"]}
 
 
 def share_worse(

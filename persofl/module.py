@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import pandas as pd
@@ -24,11 +24,10 @@ from .federation import Federation, RoundConfig, RoundParts, build_federation
 from .gating import Gate
 from .losses import Loss
 from .method import Method, as_method, method_params
-from .metrics import summarise
+from .metrics import flat_summary
 from .ranks import Ranks, joined_states
 from .round import RoundReport, run_round
 from .store import ClientStore
-from .tasks import higher_is_better
 
 
 class Rounds(IterableDataset[int]):
@@ -91,12 +90,24 @@ class FederatedModule(pl.LightningModule):
     federation: Federation
     rounds: Tensor
 
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> FederatedModule:
+        """Take the federation along wherever the module goes."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        object.__setattr__(self, "federation", self.federation.to(self.server.device))
+        return self
+
     def setup(self, stage: str) -> None:
         """Find the processes that train together.
 
         Raises:
-            PersoflError: several, and clients on disk.
+            PersoflError: several, and clients on disk; a precision that Lightning would have to see to.
         """
+        asked = str(getattr(self._trainer, "precision", "32-true"))
+        if asked not in ("32-true", "32"):
+            raise PersoflError(
+                f"Trainer(precision={asked!r}) cannot round the models of many clients. Leave it out, and give "
+                "RoundConfig(precision='bfloat16'), or training.precision: bfloat16."
+            )
         ranks = Ranks.here()
         if ranks.count > 1 and isinstance(self.federation.store, DiskStore):
             raise PersoflError(
@@ -161,6 +172,10 @@ class FederatedModule(pl.LightningModule):
     def test_dataloader(self) -> DataLoader[Tensor]:
         """Clients in groups."""
         return self._client_groups()
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Indices of clients stay on the host."""
+        return batch
 
     def _client_groups(self) -> DataLoader[Tensor]:
         clients = torch.arange(len(self.federation.data))
@@ -363,27 +378,6 @@ class FederatedModule(pl.LightningModule):
             warnings.warn(
                 f"Going on from a checkpoint with other settings: {', '.join(changed)}.", stacklevel=2
             )
-
-
-def flat_summary(
-    metrics: dict[str, Tensor], names: Sequence[str], unseen: Tensor | None = None
-) -> dict[str, float]:
-    """``nmae`` (mean over clients), ``nmae_median``, ``nmae_std``, ``nmae_worst_decile``, ``nmae_jain``, and so on.
-
-    Args:
-        metrics: name -> ``(clients,)``; ``loss`` among them.
-        names: of the task's metrics.
-        unseen: ``(clients,)`` bool; clients held out, whose means are apart, as ``unseen_nmae``.
-    """
-    flat: dict[str, float] = {}
-    unseen = torch.zeros_like(metrics["loss"], dtype=torch.bool) if unseen is None else unseen
-    for name in names:
-        summary = summarise(metrics[name][~unseen], higher=higher_is_better(name))
-        flat[name] = summary.pop("mean")
-        flat.update({f"{name}_{key}": value for key, value in summary.items()})
-        if unseen.any():
-            flat[f"unseen_{name}"] = summarise(metrics[name][unseen])["mean"]
-    return {**flat, "loss": summarise(metrics["loss"][~unseen])["mean"]}
 
 
 def _plain(params: dict[str, Any]) -> dict[str, Any]:

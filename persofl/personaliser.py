@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -213,6 +214,20 @@ class Personaliser:
         self._protocol = ProtocolConfig.of(config.protocol) if config.protocol else None
         self._budget = self._protocol.budget() if self._protocol else None
         self.tolls: list[Toll] = []
+        self._device = torch.device("cpu")
+
+    def to(self, data: ClientData, oracle: Oracle, device: torch.device) -> Personaliser:
+        """The same with plans on a device, and features of the model read there.
+
+        Args:
+            data: the population, placed there.
+            oracle: with the model's constants there.
+            device: of the rows.
+        """
+        moved = copy.copy(self)
+        moved._data, moved._oracle, moved._device = data, oracle, device
+        moved.__dict__.pop("_there", None)
+        return moved
 
     @cached_property
     def distances(self) -> Distances:
@@ -241,7 +256,7 @@ class Personaliser:
 
     def _measured(self, row: Tensor) -> Distances:
         model = Snapshot.of(self._oracle, row) if self._config.refresh else None
-        return _measure(self._data, self._config, facts_of(self._data).clients, model, self._ask)
+        return _measure(self._data, self._config, facts_of(self._data).clients, model, self._ask).to("cpu")
 
     def _ask(self, features: list[Tensor], config: DistanceConfig, names: Sequence[str] | None) -> Distances:
         """Measure by the protocol that the configuration names, and keep what it cost."""
@@ -272,7 +287,12 @@ class Personaliser:
 
     def plan(self, cohort: Tensor) -> Plan:
         """The plan of a round's cohort."""
-        return self.whole.take(cohort)
+        return self._there.take(cohort)
+
+    @cached_property
+    def _there(self) -> Plan:
+        """The whole plan where the rows are."""
+        return self.whole.to(self._device)
 
     def refresh(self, round_: int, server: Tensor) -> None:
         """Measure again if that is due this round, and plan anew; a function of the round's number and the server's row.
@@ -286,7 +306,8 @@ class Personaliser:
 
     def _take(self, distances: Distances) -> None:
         self.distances = distances
-        self.__dict__.pop("whole", None)
+        for stale in ("whole", "_there"):
+            self.__dict__.pop(stale, None)
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a resumed run needs and could not measure again: the distances, where they follow the model."""

@@ -12,6 +12,8 @@ from torch import Tensor
 from .errors import PersoflError
 
 KNOBS = ("lr", "local_steps", "personal_steps", "prox", "mix", "weight", "depth", "align")
+COUNTED = frozenset({"local_steps", "personal_steps"})
+"""Columns that the host counts by; they stay there, wherever the others are."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,18 @@ class Plan:
         return self.lr.shape[0]
 
     def take(self, index: Tensor | slice) -> Plan:
-        """The plan of some clients, in the order of ``index``."""
-        return dataclasses.replace(self, **{name: getattr(self, name)[index] for name in KNOBS})
+        """The plan of some clients, in the order of ``index``, which lies on the host."""
+        there = index.to(self.lr.device, non_blocking=True) if isinstance(index, Tensor) else index
+        columns = {name: getattr(self, name)[index if name in COUNTED else there] for name in KNOBS}
+        return dataclasses.replace(self, **columns)
+
+    def to(self, device: torch.device) -> Plan:
+        """The plan where the rows are; only the numbers of steps stay on the host, which runs them."""
+        if device == self.lr.device:
+            return self
+        moved = {name: getattr(self, name).to(device) for name in KNOBS if name not in COUNTED}
+        layers = None if self.layers is None else self.layers.to(device)
+        return dataclasses.replace(self, layers=layers, **moved)
 
     def last_layers(self) -> Tensor:
         """Columns of the last ``depth`` layers of each client, ``(clients, parameters)`` bool."""

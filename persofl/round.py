@@ -114,4 +114,5 @@ def collect(federation: Federation, cohort: Tensor, rows: Rows, plan: Plan, roun
     if delta is None:
         return None
     shares = federation.routes.shares(cohort)
+    shares = None if shares is None else shares.to(delta.device)
     return Updates(cohort, delta, plan.weight, round_, federation.config.seed, shares=shares)

@@ -129,8 +129,8 @@ class RowPerClient(Routes):
         """See :class:`Routes`."""
         known = self.weights[clients] * sent
         total = known.sum(1, keepdim=True)
-        mean = (known / torch.where(total > 0, total, 1.0)).to(server.dtype) @ server
-        return torch.where(total > 0, mean, server[clients])
+        mean = (known / torch.where(total > 0, total, 1.0)).to(server) @ server
+        return torch.where((total > 0).to(server.device), mean, server[clients])
 
     def offset(self, server: Tensor, anchors: Tensor, cohort: Tensor) -> Tensor:
         """See :class:`Routes`; with it the client's row becomes ``anchor - delta``, what it sent."""

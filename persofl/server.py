@@ -52,7 +52,7 @@ class Updates:
         own = share > 0
         return dataclasses.replace(
             self,
-            clients=self.clients[own],
+            clients=self.clients[own.cpu()],
             deltas=self.deltas[own],
             weights=self.weights[own] * share[own].unsqueeze(1),
             payload={name: value[own] for name, value in self.payload.items()},

@@ -19,12 +19,18 @@ class ClientStore:
     def __init__(self, population: int) -> None:
         self.seen = torch.zeros(population, dtype=torch.bool)
         self.rows: Rows = {}
+        self.device = torch.device("cpu")
+
+    def to(self, device: torch.device) -> None:
+        """Move the rows, in place; who was seen stays on the host."""
+        self.device = device
+        self.rows = {name: rows.to(device) for name, rows in self.rows.items()}
 
     def read(self, clients: Tensor, newcomers: Rows) -> Rows:
         """State of ``clients``; those never seen take their rows of ``newcomers`` (same order)."""
-        seen = self.seen[clients].unsqueeze(1)
         if not self.rows:
             return newcomers
+        seen = self.seen[clients].unsqueeze(1).to(self.device)
         return {name: torch.where(seen, self.rows[name][clients], new) for name, new in newcomers.items()}
 
     def write(self, clients: Tensor, rows: Rows) -> None:
@@ -36,10 +42,10 @@ class ClientStore:
         self.seen[clients] = True
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Tensors for a checkpoint."""
+        """Tensors for a checkpoint, copies on the host."""
         return {
             "seen": self.seen.clone(),
-            **{f"rows.{name}": rows.clone() for name, rows in self.rows.items()},
+            **{f"rows.{name}": rows.to("cpu", copy=True) for name, rows in self.rows.items()},
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -58,7 +64,9 @@ class ClientStore:
                 f"The checkpoint holds {len(state['seen'])} clients, the data {len(self.seen)}. Load it with the data "
                 "(and the rules that drop clients) that it was trained on."
             )
-        self.seen = state["seen"].clone()
+        self.seen = state["seen"].to("cpu", copy=True)
         self.rows = {
-            name.removeprefix("rows."): rows.clone() for name, rows in state.items() if name != "seen"
+            name.removeprefix("rows."): rows.to(self.device, copy=True)
+            for name, rows in state.items()
+            if name != "seen"
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -61,7 +61,7 @@ def train_phase(
     steps = getattr(plan, phase.steps).squeeze(1).to(torch.int64)
     order = torch.argsort(steps, descending=True, stable=True)
     in_order = bool((steps[:-1] >= steps[1:]).all())
-    losses = torch.full((len(clients),), torch.nan)
+    losses = torch.full((len(clients),), torch.nan, device=plan.lr.device)
     for start in range(0, len(clients), bench.chunk):
         # Clients that are in order already are trained where they lie; others in a copy.
         chunk = slice(start, start + bench.chunk) if in_order else order[start : start + bench.chunk]
@@ -82,7 +82,8 @@ def _refuse_broken(
     """Raise for the first client that trained into NaN or infinity."""
     # A loss is the one before a step: what the last step did shows in the weights only.
     sums = [matrix.sum(1) for name, matrix in rows.items() if name != "anchor"]
-    broken = (getattr(plan, phase.steps).squeeze(1) >= 1) & ~torch.stack([losses, *sums]).isfinite().all(0)
+    finite = torch.stack([losses, *sums]).isfinite().all(0).cpu()
+    broken = (getattr(plan, phase.steps).squeeze(1) >= 1) & ~finite
     if broken.any():
         first = int(broken.nonzero()[0])
         hint = f"Phase {phase.name!r}, lr={float(plan.lr[first]):g}: lower the learning rate. The state before is kept."
@@ -101,15 +102,14 @@ def _train_chunk(
 ) -> Tensor:
     """Train clients sorted by descending steps."""
     steps = getattr(plan, phase.steps).squeeze(1).to(torch.int64)
-    total = torch.zeros(len(clients))
+    device = plan.lr.device
+    total = torch.zeros(len(clients), device=device)
     most, size = int(steps[0]), bench.batch_size
     if most == 0:
         return torch.full_like(total, torch.nan)
     positions = stream.positions(bench.data, clients, most * size)
     active = _active_per_step(steps, most)
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # dropout's noise: a function of the round and the chunk's first client
+    with forked_noise(device):  # dropout's: a function of the round and the chunk's first client
         torch.manual_seed(integer_seed(stream.seed, stream.round, f"{stream.purpose}:{int(clients[0])}"))
         previous = -1
         with bench.oracle.holding(rows[phase.target]) if phase.target else nullcontext():
@@ -119,8 +119,17 @@ def _train_chunk(
                     live_plan, previous = plan.take(slice(0, count)), count
                 batch = batch_at(bench.data, positions[:count, step * size : (step + 1) * size])
                 total[:count] += phase.step(live, batch, bench.oracle, live_plan)
-    mean: Tensor = total / steps
+    mean: Tensor = total / steps.to(device)
     return mean
+
+
+def forked_noise(device: torch.device) -> AbstractContextManager[None]:
+    """Leave the generators of host and device as they were."""
+    forked: AbstractContextManager[None] = torch.random.fork_rng(
+        devices=[] if device.type == "cpu" else [device],
+        device_type="cuda" if device.type == "cpu" else device.type,
+    )
+    return forked
 
 
 def _active_per_step(steps: Tensor, most: int) -> list[int]:

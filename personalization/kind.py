@@ -32,6 +32,9 @@ class DistanceKind(ABC):
     degree: ClassVar[float] = 2.0
     """Power of the features' unit that the squared distance has."""
 
+    compared: ClassVar[frozenset[str] | None] = None
+    """Statistics that :meth:`squared` reads, all that calibration then keeps of its draws; None for all of them."""
+
     @abstractmethod
     def statistics(self, samples: Tensor) -> Statistics:
         """What a client computes from its samples ``(..., n, F)`` and adds, weighted, to the population's sum."""

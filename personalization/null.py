@@ -149,7 +149,8 @@ class Draws:
         reference: what is compared with.
         draw: of ``(n, count)`` the statistics of ``count`` samples of n.
         count: draws per size.
-        rows: samples drawn at once, so that memory does not grow with draws x n.
+        rows: samples drawn at once, so that memory does not grow with draws x n; what
+            is compared of all of them is kept where bias is told from noise.
     """
 
     kind: DistanceKind
@@ -169,7 +170,8 @@ class Draws:
             own = self.draw(n, min(step, count - start))
             found.append(wide(self.kind.squared(own, self.reference)))
             if apart:
-                kept.append(own)
+                names = self.kind.compared or own.keys()
+                kept.append({name: own[name] for name in names})
         if not apart:
             return torch.cat(found), found[0].new_zeros(0)
         own = {name: torch.cat([x[name] for x in kept]) for name in kept[0]}

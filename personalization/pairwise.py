@@ -269,6 +269,7 @@ def judge_pairs(
     found = _blank(measured.squared, n)
     mean, std, skew = (x.to(measured.squared.device) for x in moments)
     _fill(found, slice(None), (mean, std, skew), gate)
+    wider = wider.to(std) if isinstance(wider, Tensor) else wider
     found.std_error.copy_(standard_error(measured.squared.detach(), measured.variance, std * wider))
     return replace(_finished(found), converged=measured.converged)
 

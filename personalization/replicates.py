@@ -149,7 +149,7 @@ def _checked_parts(updates: Sequence[Tensor]) -> list[Tensor]:
                 f"Client {k} has {len(part)} parts of {part.dtype}, NaN or infinite among them or none at all; give "
                 "finite floating ones, or leave the client out."
             )
-    if sum(len(part) > 1 for part in parts) == 1:
+    if len(parts) > 1 and sum(len(part) > 1 for part in parts) == 1:
         raise ValueError(
             "Only one client has two or more parts, and noise is compared between clients; train more clients on parts."
         )

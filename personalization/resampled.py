@@ -64,7 +64,7 @@ def pool_null(
         reference: mean statistics of clients :func:`dealt` from the pool.
         sizes: the grid, increasing, see :func:`personalization.size_grid`.
         draws: samples per size.
-        largest: size up to which to tell bias from noise, see :func:`personalization.calibration.drawn_null`.
+        largest: size up to which to tell bias from noise, see :func:`personalization.null.drawn_null`.
 
     Returns:
         The null on the grid.

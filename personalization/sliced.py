@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -116,6 +117,8 @@ class SlicedDistance(DistanceKind):
         sketch = quantile_sketch(samples, directions, levels)
         scores = expected_scores(samples.shape[-2], levels).expand(*samples.shape[:-2], -1)
         return {"sketch": sketch, "scores": wide(scores.to(samples.device)), **law_statistics(samples)}
+
+    compared: ClassVar[frozenset[str] | None] = frozenset({"sketch"})
 
     def squared(self, own: Statistics, reference: Statistics) -> Tensor:
         """Squared distance ``(...)``, in squared units of the features."""

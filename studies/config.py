@@ -94,6 +94,7 @@ class TrainingConfig:
         chunk: clients computed at once; none asks the model.
         weighting: the server's mean over clients, by "samples" or "uniform".
         clip: largest norm of a client's update; none for no limit.
+        precision: of the gradients, "float32" or "bfloat16".
         store: where clients keep their state between rounds: in "memory", or on "disk" beside the run's checkpoint, so that
             memory does not grow with the population.
     """
@@ -110,6 +111,7 @@ class TrainingConfig:
     chunk: int | None = field(default=None, metadata=limits(1))
     weighting: Literal["samples", "uniform"] = "samples"
     clip: float | None = field(default=None, metadata=limits(0, opened="low"))
+    precision: Literal["float32", "bfloat16"] = "float32"
     store: Literal["memory", "disk"] = "memory"
 
 

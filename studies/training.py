@@ -71,6 +71,7 @@ def build_module(
         chunk=training.chunk,
         weighting=training.weighting,
         clip=training.clip,
+        precision=training.precision,
         seed=seed,
     )
     store = None if folder is None else DiskStore(len(data), folder)

@@ -9,9 +9,10 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from personalization import sliced_wasserstein, unit_projections
@@ -70,7 +71,7 @@ class Aligned(Algorithm):
     def _aligned_step(self, rows: Rows, batch: Batch, oracle: Oracle, plan: Plan) -> Tensor:
         anchors = oracle.embed(rows["anchor"], batch.x)
         # Drawn here, not in the gap: an oracle that vectorises the gap would draw others for every client.
-        directions = unit_projections(anchors.shape[-1], self.projections, like=anchors)
+        directions = _directions(anchors.shape[-1], self.projections, anchors.dtype, anchors.device)
         penalty = Penalty(partial(squared_gap, directions), sorted_along(directions, anchors), plan.align)
         losses, grads = oracle.grad(rows["personal"], batch, penalty)
         rows["personal"].addcmul_(grads, plan.lr, value=-1)
@@ -83,6 +84,12 @@ class Aligned(Algorithm):
     def predictor(self, anchor: Tensor, state: Rows, plan: Plan) -> Tensor:
         """See :class:`Algorithm`."""
         return state["personal"]
+
+
+@lru_cache(maxsize=16)
+def _directions(width: int, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Unit directions ``(count, width)``, the same at every step: drawn on the host and sent to the device once."""
+    return unit_projections(width, count, like=torch.empty(0, dtype=dtype, device=device))
 
 
 def sorted_along(directions: Tensor, embedding: Tensor) -> Tensor:

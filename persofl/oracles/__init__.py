@@ -4,6 +4,7 @@ from .base import Batch, Oracle, Penalty
 from .batched import BatchedOracle
 from .build import ORACLES, build_oracle
 from .loop import LoopOracle
+from .rounded import RoundedOracle
 from .vmap import VmapOracle
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "LoopOracle",
     "Oracle",
     "Penalty",
+    "RoundedOracle",
     "VmapOracle",
     "build_oracle",
 ]

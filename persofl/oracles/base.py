@@ -53,6 +53,10 @@ class Oracle(ABC):
         self.module = copy.deepcopy(module).train()
         self.layout, self.loss = layout, loss
 
+    def to(self, device: torch.device) -> Oracle:
+        """The same oracle with the module's constants on another device."""
+        return type(self)(copy.deepcopy(self.module).to(device), self.layout, self.loss)
+
     @abstractmethod
     def grad(self, rows: Tensor, batch: Batch, penalty: Penalty | None = None) -> tuple[Tensor, Tensor]:
         """Loss and gradient of every client's own model on its own batch.

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from contextlib import nullcontext
+from functools import partial
+
+import torch
+from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vjp, vmap
 
 from ..embedding import joined, watch_head
+from ..layout import Layout
+from ..losses import Loss
 from .base import Batch, Oracle, Penalty, evaluating
 
 
@@ -14,12 +20,19 @@ class VmapOracle(Oracle):
 
     name = "vmap"
 
+    def __init__(self, module: nn.Module, layout: Layout, loss: Loss) -> None:
+        super().__init__(module, layout, loss)
+        recurrent = any(isinstance(part, nn.RNNBase) or hasattr(part, "gates") for part in module.modules())
+        # cuDNN's recurrent kernels want weights that have an address, which vectorised ones have not.
+        self._kernels = partial(torch.backends.cudnn.flags, enabled=False) if recurrent else nullcontext
+
     def grad(self, rows: Tensor, batch: Batch, penalty: Penalty | None = None) -> tuple[Tensor, Tensor]:
         """See :meth:`Oracle.grad`."""
         if penalty is not None:
             return self._penalised(rows, batch, penalty)
         vectorised = vmap(grad_and_value(self._loss_of_one), randomness="different")
-        grads, losses = vectorised(rows, batch.x, batch.y)
+        with self._kernels():
+            grads, losses = vectorised(rows, batch.x, batch.y)
         return losses.detach(), grads.detach()
 
     def _loss_of_one(self, row: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -35,7 +48,8 @@ class VmapOracle(Oracle):
 
         vectorised = vmap(grad_and_value(both, has_aux=True), randomness="different")
         strength = penalty.strength.squeeze(1)
-        grads, (_, losses) = vectorised(rows, batch.x, batch.y, penalty.target, strength)
+        with self._kernels():
+            grads, (_, losses) = vectorised(rows, batch.x, batch.y, penalty.target, strength)
         return losses.detach(), grads.detach()
 
     def embed(self, rows: Tensor, x: Tensor) -> Tensor:
@@ -50,7 +64,8 @@ class VmapOracle(Oracle):
             embedding: Tensor = vjp(read, row)[0]  # for recurrent layers, as in predict
             return embedding
 
-        return vmap(one, randomness="different")(rows, x).detach()
+        with self._kernels():
+            return vmap(one, randomness="different")(rows, x).detach()
 
     def predict(self, rows: Tensor, x: Tensor) -> Tensor:
         """See :meth:`Oracle.predict`."""
@@ -62,4 +77,5 @@ class VmapOracle(Oracle):
             prediction: Tensor = vjp(lambda r: functional_call(module, self.layout.views(r), (own,)), row)[0]
             return prediction
 
-        return vmap(one)(rows, x).detach()
+        with self._kernels():
+            return vmap(one)(rows, x).detach()

@@ -68,7 +68,7 @@ class PairwiseMasks:
                 f"A summary holds {float(flat.abs().max()):.3g}; with bits={self.bits} and {clients} clients the sum "
                 f"could overflow beyond {limit:.3g}. Standardise the features, or lower bits."
             )
-        masked = (flat * 2.0**self.bits).round().long().numpy() + self._masks(clients, flat.shape[1])
+        masked = (flat * 2.0**self.bits).round().long().cpu().numpy() + self._masks(clients, flat.shape[1])
         return _split(torch.from_numpy(masked).to(first.device), messages)
 
     def decode(self, total: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Small populations of unequal clients, and rounds run without Lightning."""
 
+import copy
 import dataclasses
 import logging
 
@@ -40,6 +41,16 @@ SMALL = {
 def _one_thread():
     """More threads than one make small kernels slower, and others' sums of another order."""
     torch.set_num_threads(1)
+
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.fixture(scope="session", params=DEVICES)
+def device(request):
+    """Every test of a federation runs on the processor, and on a GPU where there is one."""
+    torch.backends.cudnn.allow_tf32 = False  # convolutions as exact as the products are
+    return torch.device(request.param, 0) if request.param == "cuda" else torch.device("cpu")
 
 
 @pytest.fixture(scope="session")
@@ -116,13 +127,19 @@ class FixedPlan:
 
     def __init__(self, plan, distances=None, pairwise=None):
         self.whole, self.distances, self.pairwise = plan, distances, pairwise
+        self.there = plan
 
     def plan(self, cohort):
-        return self.whole.take(cohort)
+        return self.there.take(cohort)
+
+    def to(self, data, oracle, device):
+        moved = copy.copy(self)
+        moved.there = self.whole.to(device)
+        return moved
 
 
 @pytest.fixture(scope="session")
-def federate(population, distances, between):
+def federate(population, distances, between, device):
     """Build a federation; ``columns`` overwrites the plan's columns, known distances replace measured ones."""
 
     def build(method, data=population, model="mlp", columns=None, steered=(), seed=0, **options):
@@ -135,16 +152,17 @@ def federate(population, distances, between):
         if len(data) == len(distances):
             federation.personaliser.__dict__.update(distances=distances, pairwise=between)
         if columns is None:
-            return federation
+            return federation.to(device)
         plan = dataclasses.replace(federation.personaliser.whole, steered=frozenset(steered), **columns)
-        return dataclasses.replace(federation, personaliser=FixedPlan(plan, distances, between))
+        planned = dataclasses.replace(federation, personaliser=FixedPlan(plan, distances, between))
+        return planned.to(device)
 
     return build
 
 
 @dataclasses.dataclass
 class Outcome:
-    """What a run left: the server's rows after every round, the store, losses, and the predictors."""
+    """What a run left, on the host: the server's rows after every round, the store, losses, and the predictors."""
 
     servers: list
     store: dict
@@ -168,23 +186,23 @@ def run():
             parameter.grad = aggregate
             optimizer.step()
 
-        servers, losses = [parameter.detach().clone()], []
+        servers, losses = [parameter.detach().to("cpu", copy=True)], []
         for round_ in range(count):
-            losses.append(run_round(federation, parameter.detach(), round_, apply).losses)
-            servers.append(parameter.detach().clone())
+            losses.append(run_round(federation, parameter.detach(), round_, apply).losses.cpu())
+            servers.append(parameter.detach().to("cpu", copy=True))
         everyone = torch.arange(len(federation.data))
         experts = client_experts(federation, parameter.detach(), everyone, count)
         gate = population_gate(federation, parameter.detach(), [everyone], count)
         experts, weights = weighed(federation, experts, everyone, "test", gate)
         # of several, a fingerprint of the mixture, not a model
-        predictors = (torch.stack(experts, 1) * weights[:, 0].unsqueeze(2)).sum(1)
-        return Outcome(servers, federation.store.state_dict(), losses, predictors)
+        predictors = (torch.stack(experts, 1) * weights[:, 0].unsqueeze(2).to(experts[0].device)).sum(1)
+        return Outcome(servers, federation.store.state_dict(), losses, predictors.cpu())
 
     return rounds
 
 
 @pytest.fixture(scope="session")
-def trainer():
+def trainer(device):
     """A quiet trainer of so many rounds; with callbacks it may write checkpoints."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 
@@ -194,7 +212,8 @@ def trainer():
             "enable_checkpointing": "callbacks" in options,
             "enable_progress_bar": False,
             "enable_model_summary": False,
-            "accelerator": "cpu",
+            "accelerator": "gpu" if device.type == "cuda" else "cpu",
+            "devices": 1,
         }
         return pl.Trainer(**{"max_steps": rounds, **quiet, **options})
 

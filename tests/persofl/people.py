@@ -1,6 +1,6 @@
 """A population of labelled samples in memory: the least that the engine needs of data that are no series."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 import torch
@@ -60,6 +60,12 @@ class People:
 
     def gather(self, positions):
         return self.inputs[positions], self.targets[positions]
+
+    def to(self, device):
+        moved = {name: getattr(self, name) for name in ("inputs", "targets", "mean", "std")}
+        return replace(
+            self, **{name: part if part is None else part.to(device) for name, part in moved.items()}
+        )
 
     def unscale(self, clients, y):
         shape = (len(clients), *[1] * (y.dim() - 2), y.shape[-1])

@@ -15,8 +15,9 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.plugins.io.wrapper import _WrappingCheckpointIO
 
 from persofl import FederatedModule, Shape, build_model
-from persofl.checkpoints import BackgroundCheckpointIO
+from persofl.checkpoints import BackgroundCheckpointIO, settle_together
 from persofl.diskstore import DiskStore
+from persofl.ranks import ALONE
 
 
 @pytest.fixture
@@ -144,6 +145,21 @@ def test_the_next_waits_for_the_one_before(slow, io, tmp_path):
     io.save_checkpoint({"round": 3}, path)
     io.remove_checkpoint(path)
     assert not path.exists()
+
+
+def test_where_writing_failed_the_older_one_stays_and_the_error_is_for_all(io, tmp_path, monkeypatch):
+    old, new = tmp_path / "old.ckpt", tmp_path / "new.ckpt"
+    io.save_checkpoint({"round": 1}, old)
+    io.settle()
+    with monkeypatch.context() as patched:
+        patched.setattr(TorchCheckpointIO, "save_checkpoint", full)
+        io.save_checkpoint({"round": 2}, new)
+        io.remove_checkpoint(old)
+    assert torch.load(old)["round"] == 1
+    with pytest.raises(OSError, match="No space left"):
+        settle_together(io, ALONE)
+    io.remove_checkpoint(old)
+    assert not old.exists()
 
 
 @pytest.mark.parametrize("then", ["save", "teardown", "load"])

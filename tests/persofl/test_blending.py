@@ -22,7 +22,7 @@ def trained(federate):
         federation = federate(Blend(lr=0.2, local_steps=3, personal_lr=0.2, personal_steps=3, **options))
         server = federation.initial_row()
         generator = torch.Generator().manual_seed(0)
-        own = server + 0.3 * torch.randn(6, server.shape[1], generator=generator)
+        own = server + 0.3 * torch.randn(6, server.shape[1], generator=generator).to(server)
         federation.store.write(EVERYONE, {"personal": own})
         return federation, server
 
@@ -82,7 +82,7 @@ def test_a_steered_mix_is_where_the_shrinkage_leads(federate):
     )
     federation = federate(method)
     weights = weights_of(federation, federation.initial_row())
-    torch.testing.assert_close(weights[:, :1], federation.personaliser.plan(EVERYONE).mix)
+    torch.testing.assert_close(weights[:, :1], federation.personaliser.plan(EVERYONE).mix.cpu())
     assert weights[:, 0].std() > 0
 
 
@@ -128,7 +128,7 @@ def test_a_client_s_model_blends_as_its_evaluation_does(trained):
         module.federation, experts, EVERYONE, module.federation.personaliser.plan(EVERYONE), "test"
     )
     torch.testing.assert_close(model.weights, torch.stack([1 - weights[2, 0], weights[2, 0]]))
-    x, _ = federation.data.gather(
+    x, _ = module.federation.data.gather(
         federation.data.positions("test", torch.tensor([2]), torch.arange(3)[None])[0]
     )
     with torch.no_grad():

@@ -36,7 +36,7 @@ def trained(federate):
         generator = torch.Generator().manual_seed(5)
         names = federation.algorithm.new_client(server.expand(clients, -1), federation.personaliser.whole)
         rows = {
-            name: server + spread * torch.randn(clients, server.shape[1], generator=generator)
+            name: server + spread * torch.randn(clients, server.shape[1], generator=generator).to(server)
             for name in names
         }
         federation.store.write(torch.arange(clients), rows)

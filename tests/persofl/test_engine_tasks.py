@@ -59,7 +59,7 @@ def one_after_another(federation, rows, client, span):
         with torch.no_grad():
             outputs.append(module(x)[0])
         targets.append(y[0])
-    return torch.stack(outputs), torch.stack(targets)
+    return torch.stack(outputs).cpu(), torch.stack(targets).cpu()
 
 
 @pytest.mark.parametrize("model", sorted(SMALL))
@@ -172,7 +172,9 @@ def test_held_out_clients_are_in_no_cohort_and_are_evaluated(cohort, tasked, run
     assert federation.store.seen[[1, 4]].tolist() == [False, False]
     assert evaluate(federation, server, "test")["error"].isfinite().all()
     everyone = client_rows(federation, server, torch.arange(6))
-    torch.testing.assert_close(everyone[[1, 4]], server.expand(2, -1))  # they predict with the shared model
+    torch.testing.assert_close(
+        everyone[[1, 4]].cpu(), server.expand(2, -1)
+    )  # they predict with the shared model
 
 
 def test_what_a_server_learns_does_not_depend_on_held_out_clients(tasked, run):

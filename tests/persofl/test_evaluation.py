@@ -21,8 +21,8 @@ def naive(federation, rows, client, span):
         with torch.no_grad():
             prediction = module(x)
         losses.append(float(loss(prediction, y)[0]))
-        forecast = loss.point(prediction)[0].double().numpy() * raw_std + raw_mean
-        target = y[0].double().numpy() * raw_std + raw_mean
+        forecast = loss.point(prediction)[0].double().cpu().numpy() * raw_std + raw_mean
+        target = y[0].double().cpu().numpy() * raw_std + raw_mean
         errors.append(forecast - target)
         loads.append(target)
     error, load = np.concatenate(errors), np.concatenate(loads)
@@ -80,6 +80,7 @@ def test_no_clients_are_evaluated_to_nothing(trained):
 @pytest.mark.parametrize("at_once", [20_000, 100, 1])
 def test_no_more_windows_at_once_than_allowed(at_once, trained, monkeypatch):
     monkeypatch.setattr(judge, "WINDOWS_AT_ONCE", at_once)
+    monkeypatch.setattr(judge, "DEVICE_ROOM", 1)
     federation, server = trained()
     most, oracle = [], federation.oracle
     predict = oracle.predict

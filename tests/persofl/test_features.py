@@ -44,7 +44,7 @@ def snapshot(federate):
             model = build_model(
                 model, Shape(lookback, horizon, channels, outputs), seed=seed, **TINY.get(model, {})
             )
-        oracle = federate(Ditto(), model=model, loss=loss, **options).oracle
+        oracle = federate(Ditto(), model=model, loss=loss, **options).to("cpu").oracle
         return Snapshot.of(oracle, oracle.layout.row(model))
 
     return build

@@ -24,7 +24,7 @@ def trained(federate):
         federation = federate(Gate(pool=pool, **COMMON), **options)
         server = federation.initial_row()
         generator = torch.Generator().manual_seed(0)
-        own = server + 0.3 * torch.randn(6, server.shape[1], generator=generator)
+        own = server + 0.3 * torch.randn(6, server.shape[1], generator=generator).to(server)
         federation.store.write(EVERYONE, {"own": own})
         return federation, server
 

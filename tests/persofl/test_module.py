@@ -42,12 +42,11 @@ def test_one_step_is_one_round(method, module, trainer):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_shell_runs_what_the_engine_runs(method, module, federate, run, trainer):
+def test_the_shell_runs_what_the_engine_runs(method, module, run, trainer, device):
     """Lightning adds nothing of its own."""
     built = module(method)
     trainer(3).fit(built)
-    federation = module(method).federation
-    outcome = run(federation, 3)
+    outcome = run(module(method).federation.to(device), 3)
     assert torch.equal(built.server.detach(), outcome.server)
     for name, value in outcome.store.items():
         assert torch.equal(built.federation.store.state_dict()[name], value)

@@ -172,8 +172,9 @@ class NaiveRows(Naive):
     "algorithm", [ClusterFedAvg(local_steps=4), Neighbours(local_steps=4)], ids=lambda kind: kind.name
 )
 def test_rows_equal_the_papers_in_plain_pytorch(algorithm, model, cohort, unequal, federate, run):
-    federation = federate(algorithm, model=model, columns=unequal, cohort=cohort)
-    losses, predictors = NaiveRows(federation, federation.oracle.module).run(4)
+    federation, host = (federate(algorithm, model=model, columns=unequal, cohort=cohort) for _ in range(2))
+    host = host.to("cpu")
+    losses, predictors = NaiveRows(host, host.oracle.module).run(4)
     outcome = run(federation, 4)
     for got, want in zip(outcome.losses, losses, strict=True):
         close(got, want)
@@ -197,8 +198,11 @@ METHODS = [
 @pytest.mark.parametrize("model", ["mlp", "gru"])
 @pytest.mark.parametrize(("algorithm", "steered"), METHODS)
 def test_equals_the_paper_in_plain_pytorch(algorithm, steered, model, unequal, federate, run):
-    federation = federate(algorithm, model=model, columns=unequal, steered=steered, cohort=0.7)
-    servers, losses, predictors = Naive(federation, federation.oracle.module).run(3)
+    federation, host = (
+        federate(algorithm, model=model, columns=unequal, steered=steered, cohort=0.7) for _ in range(2)
+    )
+    host = host.to("cpu")
+    servers, losses, predictors = Naive(host, host.oracle.module).run(3)
     outcome = run(federation, 3)
     for got, want in zip(outcome.servers, servers, strict=True):
         close(got[0], want)

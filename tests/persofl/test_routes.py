@@ -37,7 +37,7 @@ GROUPS = ([0, 2, 3], [1, 4, 5])
 
 
 def close(got, want, rtol=1e-4, atol=1e-5):
-    torch.testing.assert_close(got, want, rtol=rtol, atol=atol, equal_nan=True)
+    torch.testing.assert_close(got.cpu(), want.cpu(), rtol=rtol, atol=atol, equal_nan=True)
 
 
 # --- limits ------------------------------------------------------------------------------------------------

@@ -223,10 +223,10 @@ def test_local_training_sends_nothing(federate):
 def test_weighting_by_samples_or_all_the_same(weighting, federate, population):
     federation, aggregate = federate(FedAvg(local_steps=3), weighting=weighting), []
     report = run_round(federation, federation.initial_row(), 0, aggregate.append)
-    deltas = report.updates.deltas.double()
+    deltas = report.updates.deltas.cpu().double()
     weights = population.count("train").double() if weighting == "samples" else torch.ones(6).double()
     want = (weights[:, None] * deltas).sum(0) / weights.sum()
-    torch.testing.assert_close(aggregate[0][0].double(), want, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(aggregate[0][0].cpu().double(), want, rtol=1e-5, atol=1e-7)
 
 
 def test_the_server_row_is_what_the_server_optimiser_makes_of_it(federate):

@@ -45,10 +45,11 @@ class Counter:
 def count_steps(federation, clients, chunk):
     step = Counter()
     plan = federation.personaliser.plan(clients)
-    rows = {"shared": torch.zeros(len(clients), 1), "anchor": torch.zeros(1, 1).expand(len(clients), -1)}
+    start = torch.zeros(1, 1, device=federation.device).expand(len(clients), -1)
+    rows = {"shared": start.clone(), "anchor": start}
     phase = Phase("shared", "local_steps", step)
     losses = train_phase(bench_of(federation, chunk), phase, clients, rows, plan, STREAM)
-    return step, rows["shared"].flatten(), losses
+    return step, rows["shared"].flatten().cpu(), losses.cpu()
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 4, 100])
@@ -92,11 +93,11 @@ def test_one_epoch_sees_every_example_once(federate, population):
     seen = []
 
     def step(rows, batch, oracle, plan):
-        seen.append(batch.x.flatten(0, 1))
-        return torch.zeros(1)
+        seen.append(batch.x.flatten(0, 1).cpu())
+        return rows["shared"].new_zeros(1)
 
     plan = federation.personaliser.plan(client)
-    rows = {"shared": torch.zeros(1, 1)}
+    rows = {"shared": torch.zeros(1, 1, device=federation.device)}
     train_phase(federation.bench, Phase("shared", "local_steps", step), client, rows, plan, STREAM)
     windows = population.gather(population.positions("train", client, torch.arange(count)[None])[0])[0]
     got, want = torch.cat(seen).flatten(1), windows.flatten(1)
@@ -118,14 +119,16 @@ def test_the_chunk_does_not_show(name, chunk, federate, run):
 def trained(federation, clients):
     """Rows and losses after Ditto's two phases, from different starts."""
     plan, size = federation.personaliser.plan(clients), federation.initial_row().shape[1]
-    starts = torch.randn(6, size, generator=torch.Generator().manual_seed(0))[clients] * 0.1
+    starts = (
+        torch.randn(6, size, generator=torch.Generator().manual_seed(0))[clients].to(federation.device) * 0.1
+    )
     anchor = federation.initial_row().expand(len(clients), -1)
     rows = {"shared": starts.clone(), "personal": -starts, "anchor": anchor}
     losses = [
         train_phase(federation.bench, phase, clients, rows, plan, STREAM)
         for phase in federation.algorithm.phases()
     ]
-    return rows["shared"], rows["personal"], *losses
+    return tuple(part.cpu() for part in (rows["shared"], rows["personal"], *losses))
 
 
 @pytest.mark.parametrize("steps", [[3, 1, 4, 2, 5, 2], [4, 4, 4, 4, 4, 4], [6, 5, 4, 3, 2, 1]])

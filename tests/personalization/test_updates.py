@@ -299,3 +299,8 @@ def test_bad_updates_are_refused(function):
         function(updates, n, gate=float("nan"))
     with pytest.raises(ValueError, match="give 5 finite ones"):
         update_distances(updates, n, weights=torch.ones(4))
+
+
+def test_one_client_alone_lies_nowhere_else():
+    for updates in (torch.randn(1, 2, 5), [torch.randn(2, 5)], [torch.randn(3, 5)]):
+        assert float(update_distances(updates, [10]).value) == 0
