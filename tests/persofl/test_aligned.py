@@ -202,9 +202,9 @@ def test_a_stronger_pull_keeps_embeddings_nearer_to_the_anchors(oracle, federate
         x, _ = federation.data.gather(
             federation.data.positions("validation", torch.arange(6), torch.arange(4).expand(6, -1))
         )
-        own = federation.oracle.embed(outcome.predictors, x)
-        anchors = federation.oracle.embed(outcome.servers[0].expand(6, -1), x)
-        directions = unit_projections(own.shape[-1], 64)
+        own = federation.oracle.embed(outcome.predictors.to(x), x)
+        anchors = federation.oracle.embed(outcome.servers[0].to(x).expand(6, -1), x)
+        directions = unit_projections(own.shape[-1], 64, like=own)
         gaps.append(squared_gap(directions, own, sorted_along(directions, anchors)).mean())
     assert gaps[0] > gaps[1] > gaps[2]
     assert gaps[2] < 0.5 * gaps[0]

@@ -128,9 +128,8 @@ def test_a_client_s_model_blends_as_its_evaluation_does(trained):
         module.federation, experts, EVERYONE, module.federation.personaliser.plan(EVERYONE), "test"
     )
     torch.testing.assert_close(model.weights, torch.stack([1 - weights[2, 0], weights[2, 0]]))
-    x, _ = module.federation.data.gather(
-        federation.data.positions("test", torch.tensor([2]), torch.arange(3)[None])[0]
-    )
+    data = module.federation.data
+    x, _ = data.gather(data.positions("test", torch.tensor([2]), torch.arange(3)[None])[0])
     with torch.no_grad():
         first, second = (part(x) for part in model.models)
         torch.testing.assert_close(model(x), torch.lerp(first, second, weights[2, 0]))

@@ -9,6 +9,8 @@ from personalization import DISTANCES, distance_to_population, pairwise_distance
 from personalization.null import Draws
 from personalization.sliced import SlicedDistance
 
+from .pretend import Pretend, There
+
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 LAST = {"label_marginal", "label_aware"}  # kinds whose last column is a class
 
@@ -37,6 +39,35 @@ def test_a_gpu_measures_the_same(kind, measure):
             torch.testing.assert_close(
                 got.cpu(), want, rtol=1e-3, atol=1e-6, msg=lambda m, f=field: f"{f.name}: {m}"
             )
+
+
+@pytest.mark.parametrize("measure", [distance_to_population, pairwise_distances])
+@pytest.mark.parametrize("kind", sorted(DISTANCES))
+def test_nothing_mixes_host_and_device(kind, measure):
+    """Where there is no GPU: a processor in disguise refuses what a GPU would."""
+    want = measure(clients(kind), kind)
+    with Pretend():
+        got = measure([x.to("cuda") for x in clients(kind)], kind)
+    for field in fields(want):
+        value = getattr(got, field.name)
+        if isinstance(value, torch.Tensor):
+            assert isinstance(value, There), field.name
+            torch.testing.assert_close(value.as_subclass(torch.Tensor), getattr(want, field.name))
+
+
+def test_the_disguise_refuses_what_a_gpu_would():
+    with Pretend():
+        there, here = torch.ones(3, device="cuda"), torch.ones(3)
+        assert there.device == torch.device("cuda", 0)
+        with pytest.raises(RuntimeError, match="same device"):
+            there + here
+        with pytest.raises(RuntimeError, match="indices should be"):
+            here[there.long()]
+        with pytest.raises(TypeError, match="numpy"):
+            there.numpy()
+        assert float((there + torch.tensor(1.0)).sum()) == 6  # a number may come from anywhere
+        assert there[torch.tensor([0, 2])].device == there.device
+        assert there.cpu().device.type == "cpu"
 
 
 def test_a_null_keeps_what_is_compared_and_no_more():
