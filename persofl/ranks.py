@@ -97,7 +97,9 @@ class Ranks:
             return aggregator.rows(updates)
         if type(aggregator) is not WeightedMean:
             return aggregator.rows(self.gathered(updates))
-        shares = torch.ones(1, len(updates.weights)) if updates.shares is None else updates.shares
+        shares = (
+            updates.weights.new_ones(1, len(updates.weights)) if updates.shares is None else updates.shares
+        )
         total = (shares * updates.weights.mT).sum(1, keepdim=True)
         weighed = self.total(aggregator.rows(updates) * total)
         everyone = self.total(total)
@@ -125,9 +127,10 @@ class Ranks:
         """The sum over ranks; a new tensor where there are several."""
         if self.count == 1:
             return x
-        summed = x.clone()
+        summed = x.cuda() if dist.get_backend() == "nccl" else x  # which knows GPUs only
+        summed = summed.clone() if summed is x else summed
         self._call(lambda: dist.all_reduce(summed))
-        return summed
+        return summed.to(x.device)
 
     def total_of(self, sums: T) -> T:
         """A dataclass of tensors, each summed over ranks."""
