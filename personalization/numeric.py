@@ -122,7 +122,7 @@ def centred(rows: Tensor) -> Tensor:
     return rows - typical(rows)
 
 
-def pairwise_squared(rows: Tensor, *, block: int = 1024) -> Tensor:
+def pairwise_squared(rows: Tensor, *, block: int = 256) -> Tensor:
     """Squared Euclidean distances between all rows ``(K, D)``, with a zero diagonal, shape ``(K, K)``.
 
     Blocks on and above the diagonal only, each one matrix product, so that half of the work and no copy of the result

@@ -21,6 +21,7 @@ from .samples import SampleDistance
 from .spread import ratio
 
 _ROWS = 64  # what the cache holds
+_SQUARE = 256  # rows that are turned into columns at once
 
 
 @dataclass(frozen=True)
@@ -239,19 +240,24 @@ def _judged(
 
     The law of their sum is then that of either one, so that skewness is between theirs.
     """
-    found = _blank(squared, n)
+    found = _unwritten(squared, n)
     each, exact = noise.variance, moments[1] * noise.wider.to(moments[1])
     mean, std, skew = (x.to(squared.dtype) for x in moments)
-    for start in range(0, len(n), _ROWS):
-        rows = slice(start, start + _ROWS)
-        spread = std[rows, None] + std
-        weighed = ((std * skew)[rows, None] + std * skew) / torch.where(spread > 0, spread, 1.0)
-        variance = each[rows] / n[rows, None] + each[:, rows].T / n
-        _fill(found, rows, (mean[rows, None] + mean, spread, weighed), gate)
+    for start in range(0, len(n), _ROWS):  # each pair once
+        rows, others = slice(start, start + _ROWS), slice(start - start % _SQUARE, None)
+        spread = std[rows, None] + std[others]
+        weighed = ((std * skew)[rows, None] + (std * skew)[others]) / torch.where(spread > 0, spread, 1.0)
+        variance = each[rows, others] / n[rows, None] + each[others, rows].T / n[others]
+        part = (rows, others)
+        _fill(found, part, (mean[rows, None] + mean[others], spread, weighed), gate)
         # In float64: a variance of squares is a fourth power of the features.
-        found.std_error[rows] = standard_error(
-            wide(squared[rows].detach()), variance, exact[rows, None] + exact
+        found.std_error[part] = standard_error(
+            wide(squared[part].detach()), variance, exact[rows, None] + exact[others]
         )
+    for matrix in (found.null_mean, found.z, found.p_value, found.calibrated, found.std_error):
+        for start in range(0, len(n), _SQUARE):
+            rows, below = slice(start, start + _SQUARE), slice(start + _SQUARE, None)
+            matrix[below, rows] = matrix[rows, below].T
     return _finished(found)
 
 
@@ -266,29 +272,31 @@ def judge_pairs(
 
     For their errors alone the nulls' deviations are multiplied by ``wider``.
     """
-    found = _blank(measured.squared, n)
+    found = _unwritten(measured.squared, n)
     mean, std, skew = (x.to(measured.squared.device) for x in moments)
-    _fill(found, slice(None), (mean, std, skew), gate)
+    _fill(found, (slice(None), slice(None)), (mean, std, skew), gate)
     wider = wider.to(std) if isinstance(wider, Tensor) else wider
     found.std_error.copy_(standard_error(measured.squared.detach(), measured.variance, std * wider))
     return replace(_finished(found), converged=measured.converged)
 
 
-def _blank(squared: Tensor, n: Tensor) -> Pairwise:
-    mean, z, calibrated = (torch.zeros_like(squared) for _ in range(3))
+def _unwritten(squared: Tensor, n: Tensor) -> Pairwise:
+    """Matrices that :func:`_fill` and a standard error will fill: zeros first would be one more pass over a gigabyte."""
+    mean, z, p_value, calibrated, std_error = (torch.empty_like(squared) for _ in range(5))
     converged = torch.ones_like(squared, dtype=torch.bool)
-    unsaid = torch.full_like(squared, torch.inf)
-    return Pairwise(squared, mean, z, torch.ones_like(mean), calibrated, n, converged, unsaid)
+    return Pairwise(squared, mean, z, p_value, calibrated, n, converged, std_error)
 
 
-def _fill(found: Pairwise, rows: slice, moments: tuple[Tensor, Tensor, Tensor], gate: float) -> None:
-    """Judge rows of squared distances, in place: the matrices of a city fill a gigabyte."""
-    squared, (mean, std, skew) = found.value[rows], moments
+def _fill(
+    found: Pairwise, part: tuple[slice, slice], moments: tuple[Tensor, Tensor, Tensor], gate: float
+) -> None:
+    """Judge a part of the squared distances, in place: the matrices of a city fill a gigabyte."""
+    squared, (mean, std, skew) = found.value[part], moments
     limit = torch.finfo(squared.dtype).max
     z = z_score(squared, mean, std).clamp(-limit, limit)
-    found.calibrated[rows] = torch.where(z >= gate, safe_root(squared - mean), 0.0)
-    found.null_mean[rows], found.z[rows] = mean, z
-    found.p_value[rows] = p_value(squared, mean, std, skew)
+    found.calibrated[part] = torch.where(z >= gate, safe_root(squared - mean), 0.0)
+    found.null_mean[part], found.z[part] = mean, z
+    found.p_value[part] = p_value(squared, mean, std, skew)
 
 
 def _finished(found: Pairwise) -> Pairwise:
@@ -303,7 +311,9 @@ def _finished(found: Pairwise) -> Pairwise:
 
 def plain_pairs(squared: Tensor, n: Tensor) -> Pairwise:
     """Squared distances ``(clients, clients)`` that nothing calibrates; the matrix is used up."""
-    found = _finished(_blank(squared, n))
+    zeros, ones = torch.zeros_like(squared), torch.ones_like(squared)
+    unsaid = torch.full_like(squared, torch.inf)
+    found = _finished(Pairwise(squared, zeros, zeros.clone(), ones, zeros.clone(), n, ones.bool(), unsaid))
     found.calibrated.copy_(found.value)
     return found
 
