@@ -14,8 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from persofl import RoundConfig, Shape, build_federation, build_model, parse_method, run_round
+from persofl.data import Stream
 from persofl.evaluation import evaluate
 from persofl.metrics import summarise
+from persofl.oracles import Batch
 
 from .plain import BATCH, HORIZON, LOOKBACK, LR, Round
 from .rounds import Precision, engine_round, federate, households, keywords
@@ -30,6 +32,7 @@ WORKS = {
     "apfl": ("mlp", "apfl"),
 }
 """Rows of ``make bench``: model and method."""
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 
 
 def timed(run: Round, repeats: int) -> float:
@@ -103,6 +106,29 @@ def error(
     return found["mean"], found["worst_decile"]
 
 
+def gradient_error(device: str, model: str, batches: int = 10) -> tuple[float, float]:
+    """How far clients' rounded gradients at the start are off, relative to their norms: on average, and at worst."""
+    data, clients = households(40), torch.arange(40)
+    full, low = (
+        build_federation(
+            data,
+            build_model(model, Shape(LOOKBACK, HORIZON), seed=0),
+            parse_method("fedavg", {}),
+            config=RoundConfig(precision=precision),
+        ).to(device)
+        for precision in PRECISIONS
+    )
+    rows = full.initial_row().repeat(len(clients), 1)
+    positions = Stream(0, 0, "shared").positions(full.data, clients, batches * BATCH)
+    found = []
+    for part in positions.split(BATCH, 1):
+        batch = Batch(*full.data.gather(part))
+        exact, rounded = (federation.oracle.grad(rows.clone(), batch)[1] for federation in (full, low))
+        found.append((rounded - exact).norm(dim=1) / exact.norm(dim=1))
+    whole = torch.cat(found)
+    return float(whole.mean()), float(whole.max())
+
+
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.device", description=__doc__)
@@ -146,7 +172,7 @@ def main() -> None:
                     error(args.device, method, model, precision, seed, args.rounds)
                     for seed in range(args.seeds)
                 ]
-                for precision in ("float32", "bfloat16")
+                for precision in PRECISIONS
             ]
             full, low = ([row[0] for row in own] for own in runs)
             moved = [[b[place] / a[place] - 1 for a, b in zip(*runs, strict=True)] for place in (0, 1)]
@@ -158,6 +184,12 @@ def main() -> None:
                 f"{statistics.mean(low):.4f}",
                 *(f"{100 * cell:+.3f} %" for cell in cells),
             )
+    console.print(table)
+    table = Table(title="Rounded gradients of clients' batches, at the start, off by")
+    for name in ("model", "on average", "at worst"):
+        table.add_column(name, justify="right")
+    for model in args.models:
+        table.add_row(model, *(f"{100 * part:.1f} %" for part in gradient_error(args.device, model)))
     console.print(table)
 
 

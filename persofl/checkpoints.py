@@ -8,7 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
+from .placed import HOST
 from .ranks import Ranks
 
 
@@ -113,3 +115,20 @@ def settle_together(plugin: Any, ranks: Ranks) -> None:
             plugin.settle,
             "The last checkpoint could not be written; the one before is whole: go on from it with --resume.",
         )
+
+
+def on_host(value: Any) -> Any:
+    """The same dictionaries and lists with every tensor on the host."""
+    if isinstance(value, Tensor):
+        return value.to(HOST)
+    if isinstance(value, dict):
+        return {key: on_host(part) for key, part in value.items()}
+    return [on_host(part) for part in value] if isinstance(value, list) else value
+
+
+def plain(params: dict[str, Any]) -> dict[str, Any]:
+    """Values that ``torch.load(weights_only=True)`` reads back."""
+    return {
+        name: value if isinstance(value, (int, float, str, bool, type(None))) else str(value)
+        for name, value in params.items()
+    }

@@ -112,7 +112,7 @@ class DiskStore(ClientStore):
         self._close()
         if len(state["disk"]):
             self._reopen(bytes(state["disk"].to(torch.uint8).tolist()).decode(), int(state["generation"]))
-        self.seen = state["seen"].clone()
+        self.seen = state["seen"].to("cpu", copy=True)
 
     def _begin(self, columns: dict[str, int]) -> None:
         """Start in a folder that holds no clients."""
@@ -238,7 +238,7 @@ class DiskStore(ClientStore):
         self._refuse_other_population(len(state["seen"]))
         self._close()
         rows = {key.removeprefix("rows."): value for key, value in state.items() if key != "seen"}
-        clients = state["seen"].nonzero().flatten()
+        clients = state["seen"].to("cpu").nonzero().flatten()
         self.seen.zero_()
         self.columns = {}
         for part in clients.split(1000):

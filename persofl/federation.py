@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,9 +17,9 @@ from .errors import PersoflError
 from .losses import Loss, build_loss, refuse_mismatch
 from .method import Method
 from .models import InstanceNormalised
-from .oracles import Oracle, RoundedOracle, build_oracle
+from .oracles import Oracle, build_oracle, build_rounded
 from .personaliser import Personaliser
-from .placed import HOST, placed
+from .placed import HOST, device_of, placed
 from .ranks import ALONE, Ranks
 from .routes import Relations, Routes
 from .server import (
@@ -138,7 +139,7 @@ class Federation:
     @property
     def device(self) -> torch.device:
         """Where rows and examples are."""
-        return getattr(self.data, "device", HOST)
+        return device_of(self.data)
 
     def to(self, device: torch.device | str) -> Federation:
         """The same federation on another device; the store is moved in place.
@@ -150,10 +151,11 @@ class Federation:
             PersoflError: data that cannot be moved.
         """
         device = torch.empty(0, device=device).device  # "cuda" has no number, tensors that are there have
-        self.store.to(device)
         if device == self.device:
+            self.store.to(device)
             return self
         data, oracle = placed(self.data, device), self.oracle.to(device)
+        self.store.to(device)  # the one thing that changes in place: last, for the others may refuse
         chunk = self.config.chunk or _chunk(self.oracle.module, self.algorithm, device)
         return dataclasses.replace(
             self,
@@ -219,7 +221,7 @@ def build_federation(
             examples; nobody left to train.
     """
     config, parts = config or RoundConfig(), parts or RoundParts()
-    data = placed(data, HOST)  # everything starts there
+    data, model = placed(data, HOST), _on_host(model)  # everything starts there
     facts, task = facts_of(data), task_of(data)
     loss = _fitting_loss(loss or task.loss, len(facts.classes))
     if isinstance(model, InstanceNormalised) and task.name != "forecast":
@@ -234,7 +236,7 @@ def build_federation(
         )
     unseen = unseen_of(data)
     oracle = build_oracle(model, loss, example_of(data), config.oracle)
-    oracle = RoundedOracle(oracle) if config.precision == "bfloat16" else oracle
+    oracle = build_rounded(oracle, example_of(data)) if config.precision == "bfloat16" else oracle
     chunk = config.chunk or _chunk(model, method.algorithm, HOST)
     return Federation(
         data=data,
@@ -258,6 +260,12 @@ def build_federation(
         sampler=_sampler(parts.sampler or UniformSampler(config.cohort), unseen),
         config=config,
     )
+
+
+def _on_host(model: nn.Module) -> nn.Module:
+    if all(tensor.device == HOST for tensor in (*model.parameters(), *model.buffers())):
+        return model
+    return copy.deepcopy(model).to(HOST)
 
 
 def _chunk(model: nn.Module, algorithm: Algorithm, device: torch.device) -> int:

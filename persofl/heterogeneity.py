@@ -15,6 +15,7 @@ from data_loaders import SPANS
 from personalization import Distances, distance_to_population
 
 from .data import ClientData, facts_of
+from .placed import HOST, placed
 from .skew import LabelSkew, gini, label_skew, principal, scores
 
 _PLAIN_INPUTS = 512  # inputs of at most this many values go into the linear model as they are
@@ -118,6 +119,7 @@ def heterogeneity(data: ClientData, seed: int = 0) -> Heterogeneity:
         data: forecast windows or labelled examples.
         seed: of projections and of the nulls' draws.
     """
+    data = placed(data, HOST)
     facts = facts_of(data)
     samples = data.count("train")
     inputs, targets = _examples(data)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .data import ClientData, facts_of
 from .losses import Loss
-from .placed import HOST
+from .placed import HOST, device_of
 from .tasks import Judged, Task
 
 WINDOWS_AT_ONCE = 20_000
@@ -78,7 +78,7 @@ class Judge:
 
     def __init__(self, data: ClientData, task: Task, loss: Loss, span: str) -> None:
         self.data, self.task, self.loss, self.span = data, task, loss, span
-        self._room = 1 if getattr(data, "device", HOST) == HOST else DEVICE_ROOM
+        self._room = 1 if device_of(data) == HOST else DEVICE_ROOM
 
     def __call__(self, clients: Tensor, predict: Callable[[Tensor, Tensor], Tensor]) -> Any:
         """Sums of the task, one row a client.

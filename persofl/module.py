@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from .algorithms import Algorithm
 from .blending import Mixed
-from .checkpoints import BackgroundCheckpointIO, settle_together
+from .checkpoints import BackgroundCheckpointIO, on_host, plain, settle_together
 from .diskstore import DiskStore
 from .errors import PersoflError
 from .evaluation import client_experts, evaluate_clients, population_gate, population_metrics, weighed
@@ -28,6 +28,11 @@ from .metrics import flat_summary
 from .ranks import Ranks, joined_states
 from .round import RoundReport, run_round
 from .store import ClientStore
+
+_PRECISION = (
+    "Leave it at float32, or give RoundConfig(precision='bfloat16'), in a study training.precision: bfloat16, for products "
+    "in half the bytes."
+)
 
 
 class Rounds(IterableDataset[int]):
@@ -91,9 +96,18 @@ class FederatedModule(pl.LightningModule):
     rounds: Tensor
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> FederatedModule:
-        """Take the federation along wherever the module goes."""
+        """Take the federation along wherever the module goes.
+
+        Raises:
+            PersoflError: another type of numbers; data that cannot be moved. Nothing has moved then.
+        """
+        there = fn(self.server.detach()[:0])
+        if there.dtype != self.server.dtype:
+            raise PersoflError(
+                f"A federation's numbers are {self.server.dtype}, and cannot become {there.dtype}. {_PRECISION}"
+            )
+        object.__setattr__(self, "federation", self.federation.to(there.device))
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        object.__setattr__(self, "federation", self.federation.to(self.server.device))
         return self
 
     def setup(self, stage: str) -> None:
@@ -105,8 +119,7 @@ class FederatedModule(pl.LightningModule):
         asked = str(getattr(self._trainer, "precision", "32-true"))
         if asked not in ("32-true", "32"):
             raise PersoflError(
-                f"Trainer(precision={asked!r}) cannot round the models of many clients. Leave it out, and give "
-                "RoundConfig(precision='bfloat16'), or training.precision: bfloat16."
+                f"Trainer(precision={asked!r}) knows nothing of many clients' models. {_PRECISION}"
             )
         ranks = Ranks.here()
         if ranks.count > 1 and isinstance(self.federation.store, DiskStore):
@@ -324,6 +337,9 @@ class FederatedModule(pl.LightningModule):
         # A store on disk knows the way back to two moments: the one before must be on file before this is marked.
         if self._trainer is not None:
             settle_together(self.trainer.strategy.checkpoint_io, federation.ranks)
+        for part in ("state_dict", "optimizer_states"):  # readable where there is no such device
+            if part in checkpoint:
+                checkpoint[part] = on_host(checkpoint[part])
         checkpoint["clients"] = joined_states(
             federation.ranks, federation.store.state_dict(), len(federation.data)
         )
@@ -333,7 +349,7 @@ class FederatedModule(pl.LightningModule):
 
     def _settings(self) -> dict[str, Any]:
         """Hyperparameters and sizes, as values that ``torch.load(weights_only=True)`` reads back."""
-        return _plain({**method_params(self.federation.method), **dataclasses.asdict(self.federation.config)})
+        return plain({**method_params(self.federation.method), **dataclasses.asdict(self.federation.config)})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the clients' states.
@@ -371,18 +387,12 @@ class FederatedModule(pl.LightningModule):
 
     def _tell_changes(self, saved: dict[str, Any]) -> None:
         """Warn of settings that differ from the checkpoint's; going on with a lower lr, say, is allowed."""
+        # A setting that is younger than the checkpoint was at its default.
+        before = {**plain(dataclasses.asdict(RoundConfig())), **saved}
         changed = [
-            f"{k}={v!r} (was {saved.get(k)!r})" for k, v in self._settings().items() if saved.get(k) != v
+            f"{k}={v!r} (was {before.get(k)!r})" for k, v in self._settings().items() if before.get(k) != v
         ]
         if changed:
             warnings.warn(
                 f"Going on from a checkpoint with other settings: {', '.join(changed)}.", stacklevel=2
             )
-
-
-def _plain(params: dict[str, Any]) -> dict[str, Any]:
-    """Values that ``torch.load(weights_only=True)`` reads back."""
-    return {
-        name: value if isinstance(value, (int, float, str, bool, type(None))) else str(value)
-        for name, value in params.items()
-    }

@@ -17,6 +17,7 @@ from .controls import given_distances, is_given
 from .data import ClientData, facts_of
 from .errors import PersoflError, unknown_name
 from .features import FEATURES, MODEL_FEATURES
+from .placed import HOST, placed
 from .wire import ProtocolConfig, Toll, measure_pairs_by_protocol
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def measure_pairwise(data: ClientData, config: DistanceConfig) -> Between:
         ValueError: unknown kind, features or attribute; features that change with the model; a client with too few
             samples.
     """
+    data = placed(data, HOST)  # one key, wherever the run is
     try:
         known = _measured.setdefault(data, {})
     except TypeError:  # data of one's own that cannot be a key

@@ -23,6 +23,7 @@ from .errors import PersoflError, unknown_name
 from .features import FEATURES, MODEL_FEATURES, Snapshot
 from .oracles import Oracle
 from .pairwise import Between, measure_pairwise, named
+from .placed import HOST, placed
 from .plan import Plan
 from .wire import OF_SAMPLES, OF_SUMS, TO_POPULATION, ProtocolConfig, Toll, check_sums, measure_by_protocol
 
@@ -174,7 +175,7 @@ def _plainly(features: list[Tensor], config: DistanceConfig, names: Sequence[str
 
 def _features(data: ClientData, name: str, model: Snapshot | None) -> list[Tensor]:
     if name in FEATURES:
-        return FEATURES[name](data)
+        return FEATURES[name](placed(data, HOST))
     if name not in MODEL_FEATURES:
         raise unknown_name("features", name, [*FEATURES, *MODEL_FEATURES, "size", "attribute:NAME"])
     if model is None:
@@ -320,7 +321,8 @@ class Personaliser:
         """Restore what :meth:`state_dict` gave."""
         if state:
             spent = state.get("tolls", torch.zeros(0, 3))
-            self._take(Distances(**{name: value for name, value in state.items() if name != "tolls"}))
+            kept = Distances(**{name: value for name, value in state.items() if name != "tolls"})
+            self._take(kept.to("cpu"))
             self._remember(spent)
 
     @staticmethod

@@ -57,8 +57,13 @@ class PlacedData:
 
     def unscale(self, clients: Tensor, y: Tensor) -> Tensor:
         """See :class:`persofl.data.ClientData`; on the device."""
-        moved: Tensor = self._there.unscale(clients.to(self.device), y)
-        return moved
+        unscale = getattr(self._there, "unscale", None)
+        return y if unscale is None else unscale(clients.to(self.device), y)
+
+
+def device_of(data: ClientData) -> torch.device:
+    """Where the data's examples come out."""
+    return data.device if isinstance(data, PlacedData) else HOST
 
 
 def placed(data: ClientData, device: torch.device) -> ClientData:

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .errors import DivergedError, PersoflError
+from .placed import HOST
 from .server import Aggregator, Updates, WeightedMean
 
 T = TypeVar("T")
@@ -109,10 +110,10 @@ class Ranks:
         """The updates of all ranks, in the order of the clients."""
         if self.count == 1:
             return updates
-        parts = self._all(updates)
+        parts = self._all(updates.to(HOST))  # else each arrives on its sender's device
         order = torch.cat([part.clients for part in parts]).argsort()
         shares = [part.shares for part in parts if part.shares is not None]
-        return dataclasses.replace(
+        whole = dataclasses.replace(
             updates,
             clients=torch.cat([part.clients for part in parts])[order],
             deltas=torch.cat([part.deltas for part in parts])[order],
@@ -122,6 +123,7 @@ class Ranks:
             },
             shares=torch.cat(shares, 1)[:, order] if shares else None,
         )
+        return whole.to(updates.deltas.device)
 
     def total(self, x: Tensor) -> Tensor:
         """The sum over ranks; a new tensor where there are several."""

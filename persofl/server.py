@@ -40,6 +40,16 @@ class Updates:
     payload: dict[str, Tensor] = field(default_factory=dict)
     shares: Tensor | None = None
 
+    def to(self, device: torch.device) -> Updates:
+        """The same updates with all that is computed with on a device; the clients' indices stay on the host."""
+        return dataclasses.replace(
+            self,
+            deltas=self.deltas.to(device),
+            weights=self.weights.to(device),
+            payload={name: value.to(device) for name, value in self.payload.items()},
+            shares=None if self.shares is None else self.shares.to(device),
+        )
+
     def with_deltas(self, deltas: Tensor) -> Updates:
         """The same updates with other deltas."""
         return dataclasses.replace(self, deltas=deltas)

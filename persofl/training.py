@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from .algorithms import Phase, Rows
 from .data import ClientData, Stream, batch_at
 from .denormals import flushed_denormals
 from .draw import integer_seed
-from .errors import DivergedError
+from .errors import DivergedError, PersoflError
 from .oracles import Oracle
 from .plan import Plan
 
@@ -57,6 +58,7 @@ def train_phase(
 
     Raises:
         DivergedError: names the first client whose loss or weights are not finite.
+        PersoflError: a device's memory does not hold a chunk.
     """
     steps = getattr(plan, phase.steps).squeeze(1).to(torch.int64)
     order = torch.argsort(steps, descending=True, stable=True)
@@ -66,7 +68,7 @@ def train_phase(
         # Clients that are in order already are trained where they lie; others in a copy.
         chunk = slice(start, start + bench.chunk) if in_order else order[start : start + bench.chunk]
         part = {name: _take(matrix, chunk) for name, matrix in rows.items()}
-        with flushed_denormals():
+        with flushed_denormals(), _hint_at_chunk(bench.chunk):
             losses[chunk] = _train_chunk(bench, phase, clients[chunk], part, plan.take(chunk), stream)
         if not in_order:
             for name, matrix in part.items():
@@ -74,6 +76,17 @@ def train_phase(
                     rows[name][chunk] = matrix
     _refuse_broken(bench, phase, clients, rows, plan, stream.round, losses)
     return losses
+
+
+@contextmanager
+def _hint_at_chunk(chunk: int) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise PersoflError(
+            f"The device has no memory to train {chunk} clients at once ({str(error).splitlines()[0]}). Give a smaller "
+            "RoundConfig(chunk=...), or training.chunk. The state before is kept."
+        ) from error
 
 
 def _refuse_broken(
@@ -109,8 +122,9 @@ def _train_chunk(
         return torch.full_like(total, torch.nan)
     positions = stream.positions(bench.data, clients, most * size)
     active = _active_per_step(steps, most)
-    with forked_noise(device):  # dropout's: a function of the round and the chunk's first client
-        torch.manual_seed(integer_seed(stream.seed, stream.round, f"{stream.purpose}:{int(clients[0])}"))
+    # Dropout's noise: a function of the round and the chunk's first client.
+    noise = integer_seed(stream.seed, stream.round, f"{stream.purpose}:{int(clients[0])}")
+    with forked_noise(device, noise):
         previous = -1
         with bench.oracle.holding(rows[phase.target]) if phase.target else nullcontext():
             for step, count in enumerate(active):
@@ -123,13 +137,16 @@ def _train_chunk(
     return mean
 
 
-def forked_noise(device: torch.device) -> AbstractContextManager[None]:
-    """Leave the generators of host and device as they were."""
-    forked: AbstractContextManager[None] = torch.random.fork_rng(
-        devices=[] if device.type == "cpu" else [device],
-        device_type="cuda" if device.type == "cpu" else device.type,
-    )
-    return forked
+@contextmanager
+def forked_noise(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed the generators of host and device, and leave them as they were; another device's are not touched."""
+    gpu = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if gpu else []):
+        torch.default_generator.manual_seed(seed)
+        if gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 def _active_per_step(steps: Tensor, most: int) -> list[int]:

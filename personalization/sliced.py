@@ -103,6 +103,7 @@ class SlicedDistance(DistanceKind):
     quantiles: int = field(default=128, metadata={"search": {"low": 32, "high": 256, "log": True}})
     order: float = field(default=2.0, metadata={"search": {"choices": [1.0, 2.0]}})
     seed: int = 0
+    compared: ClassVar[frozenset[str] | None] = frozenset({"sketch"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -117,8 +118,6 @@ class SlicedDistance(DistanceKind):
         sketch = quantile_sketch(samples, directions, levels)
         scores = expected_scores(samples.shape[-2], levels).expand(*samples.shape[:-2], -1)
         return {"sketch": sketch, "scores": wide(scores.to(samples.device)), **law_statistics(samples)}
-
-    compared: ClassVar[frozenset[str] | None] = frozenset({"sketch"})
 
     def squared(self, own: Statistics, reference: Statistics) -> Tensor:
         """Squared distance ``(...)``, in squared units of the features."""

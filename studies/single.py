@@ -105,6 +105,7 @@ def _fit(
     *,
     resume: bool,
 ) -> None:
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.loggers import MLFlowLogger
 
     from .callbacks import Reporter, RoundBar
@@ -117,7 +118,10 @@ def _fit(
     if config.trainer.strategy == "ddp":
         options["use_distributed_sampler"] = False  # the module itself knows whose clients are whose
     with quiet():
-        trainer = make_trainer(config, [watch, RoundBar()], **options)
+        try:
+            trainer = make_trainer(config, [watch, RoundBar()], **options)
+        except MisconfigurationException as error:  # such as a GPU where there is none
+            raise StudyError(f"trainer: {error}") from error
         trainer.fit(module, ckpt_path=resume_from(str(folder)) if resume else None)
 
 

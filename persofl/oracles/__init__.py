@@ -4,7 +4,7 @@ from .base import Batch, Oracle, Penalty
 from .batched import BatchedOracle
 from .build import ORACLES, build_oracle
 from .loop import LoopOracle
-from .rounded import RoundedOracle
+from .rounded import RoundedOracle, build_rounded
 from .vmap import VmapOracle
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "RoundedOracle",
     "VmapOracle",
     "build_oracle",
+    "build_rounded",
 ]

@@ -54,7 +54,7 @@ class Oracle(ABC):
         self.layout, self.loss = layout, loss
 
     def to(self, device: torch.device) -> Oracle:
-        """The same oracle with the module's constants on another device."""
+        """The same oracle with the module's constants on another device; as long as a subclass is built like this one."""
         return type(self)(copy.deepcopy(self.module).to(device), self.layout, self.loss)
 
     @abstractmethod

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -86,6 +87,18 @@ def test_a_run_resumed_ends_as_one_that_was_not(method, module, tmp_path, traine
     runner.fit(rest, ckpt_path=tmp_path / "step=2.ckpt", weights_only=True)
     assert runner.global_step == 5
     assert_bit_equal(state(rest), state(whole))
+
+
+def test_settings_younger_than_a_checkpoint_were_at_their_defaults(module, tmp_path, trainer):
+    runner = trainer(1, callbacks=[every_round(tmp_path)])
+    runner.fit(module("ditto"))
+    checkpoint = torch.load(tmp_path / "step=1.ckpt", weights_only=True)
+    del checkpoint["method"]["params"]["precision"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        module("ditto").on_load_checkpoint(checkpoint)
+    with pytest.warns(UserWarning, match=r"precision='bfloat16' \(was 'float32'\)"):
+        module("ditto", precision="bfloat16").on_load_checkpoint(checkpoint)
 
 
 def test_a_checkpoint_needs_no_pickle(module, tmp_path, trainer):

@@ -4,11 +4,13 @@ import copy
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
 from persofl import APFL, Ditto, FedAvg, PersoflError, RoundConfig
 from persofl.algorithms import Aligned, Neighbours
 from persofl.evaluation import evaluate
+from persofl.losses import build_loss
 from persofl.oracles import Batch, RoundedOracle
 from persofl.placed import PlacedData, placed
 
@@ -103,6 +105,45 @@ def test_rounded_gradients_are_near_the_full_ones(model, oracle, federate):
     torch.testing.assert_close(low.oracle.predict(rows, x), full.oracle.predict(rows, x))
 
 
+class Embedded(nn.Module):
+    """Inputs are indices."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = nn.Embedding(1000, 4), nn.Linear(4, 6)
+
+    def forward(self, x):
+        return self.head(self.table(x[..., 0]).mean(-2))
+
+
+def test_indices_are_not_rounded():
+    from persofl.layout import Layout
+    from persofl.oracles import LoopOracle
+
+    model = Embedded()
+    oracle = RoundedOracle(LoopOracle(model, Layout.of(model), build_loss("mse")))
+    rows = oracle.layout.row(model).unsqueeze(0)
+    x = torch.full((1, 4, 24, 1), 301)  # 300 in bfloat16
+    _, grads = oracle.grad(rows, Batch(x, torch.zeros(1, 4, 6)))
+    touched = oracle.layout.views(grads)["table.weight"][0].abs().sum(1).nonzero().flatten()
+    assert touched.tolist() == [301]
+
+
+def test_a_model_with_tensors_of_its_own_is_refused_before_the_first_round(federate):
+    class Stateful(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell, self.head = nn.GRU(1, 4, batch_first=True), nn.Linear(4, 6)
+
+        def forward(self, x):
+            start = torch.zeros(1, len(x), 4)
+            return self.head(self.cell(x, start)[0][:, -1])
+
+    federate(FedAvg(), model=Stateful(), oracle="loop")
+    with pytest.raises(PersoflError, match=r"precision='bfloat16': Stateful does not run .* x\.new_zeros"):
+        federate(FedAvg(), model=Stateful(), oracle="loop", precision="bfloat16")
+
+
 @pytest.mark.parametrize("algorithm", [FedAvg(), Ditto(), APFL(), Aligned()], ids=lambda kind: kind.name)
 def test_half_of_the_bytes_train_as_well(algorithm, federate, run):
     errors = []
@@ -145,9 +186,66 @@ def test_other_precisions_are_refused():
 
 def test_lightnings_own_precision_is_refused_with_ours(module, trainer):
     with pytest.raises(
-        PersoflError, match=r"precision='bf16-mixed'\) cannot .* training.precision: bfloat16"
+        PersoflError, match=r"precision='bf16-mixed'\) knows nothing .* training.precision: bfloat16"
     ):
         trainer(1, precision="bf16-mixed").fit(module("fedavg"))
+
+
+@pytest.mark.parametrize("change", ["double", "half", "bfloat16"])
+def test_a_module_of_other_numbers_is_refused_and_left_as_it_was(change, module):
+    built = module("fedavg")
+    with pytest.raises(
+        PersoflError, match=r"numbers are torch.float32, and cannot become .* training.precision"
+    ):
+        getattr(built, change)()
+    assert built.server.dtype == torch.float32
+
+
+def test_what_is_left_of_memory_is_told_with_the_chunk(module, trainer, monkeypatch):
+    built = module("fedavg")
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nMore.")
+
+    monkeypatch.setattr(type(built.federation.oracle), "descend", full)
+    with pytest.raises(PersoflError, match=r"no memory to train \d+ clients at once .*9 GiB.*training.chunk"):
+        trainer(1).fit(built)
+
+
+def test_noise_is_seeded_and_the_generators_stay_as_they_were():
+    from persofl.training import forked_noise
+
+    before, drawn = torch.get_rng_state(), []
+    for seed in (3, 3, 4):
+        with forked_noise(torch.device("cpu"), seed):
+            drawn.append(torch.rand(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_a_checkpoint_is_of_the_host(module, trainer, tmp_path):
+    """What a machine without such a device can read: every tensor, the optimiser's memory included."""
+    built = module("fedadam")
+    runner = trainer(1, callbacks=[ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=1)])
+    runner.fit(built)
+    checkpoint = {
+        "state_dict": {"server": torch.empty(1, 3, device=ON_META)},
+        "optimizer_states": [{"state": {0: {"exp_avg": torch.empty(3, device=ON_META)}}}],
+    }
+    with pytest.raises(NotImplementedError, match="meta"):  # it has no data, but to be copied it is asked
+        built.on_save_checkpoint(checkpoint)
+    (path,) = tmp_path.glob("*.ckpt")
+
+    def devices(value):
+        if isinstance(value, torch.Tensor):
+            return {value.device.type}
+        parts = (
+            value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+        )
+        return set().union(*map(devices, parts))
+
+    assert devices(torch.load(path, weights_only=True)) == {"cpu"}
 
 
 def test_a_rounded_oracle_moves(federate, device):

@@ -42,7 +42,7 @@ from persofl.method import as_method
 from persofl.models import Shape
 from persofl.ranks import ALONE, Ranks, joined_states
 from persofl.round import run_round
-from persofl.server import Aggregator, Clip
+from persofl.server import Aggregator, Clip, Updates
 
 METHODS = {
     "fedavg": "fedavg",
@@ -136,6 +136,25 @@ def test_several_ranks_are_one(count, case, several):
             torch.testing.assert_close(theirs[2][name], values, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(theirs[3], errors, rtol=1e-3, atol=1e-4)
     assert all(torch.equal(found[case][0], several[count][0][case][0]) for found in several[count])
+
+
+def test_updates_of_several_devices_meet_on_the_host():
+    """An object that was gathered is on its sender's device; what rules see is on one."""
+    sent = []
+
+    class Two(Ranks):
+        def _all(self, thing):
+            sent.append(thing)
+            return [thing, dataclasses.replace(thing, clients=thing.clients - 1)]
+
+    there = torch.device("meta")
+    updates = Updates(torch.tensor([1]), torch.ones(1, 3), torch.ones(1, 1), 0, 0, {"norm": torch.ones(1, 1)})
+    whole = Two(2, 0).gathered(updates)
+    assert whole.clients.tolist() == [0, 1]
+    assert whole.deltas.shape == (2, 3)
+    assert whole.payload["norm"].shape == (2, 1)
+    assert sent[0].to(there).deltas.device == sent[0].to(there).payload["norm"].device == there
+    assert sent[0].to(there).clients.device == sent[0].deltas.device == torch.device("cpu")
 
 
 def test_one_rank_changes_and_copies_nothing():

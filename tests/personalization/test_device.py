@@ -9,7 +9,7 @@ from personalization import DISTANCES, distance_to_population, pairwise_distance
 from personalization.null import Draws
 from personalization.sliced import SlicedDistance
 
-from .pretend import Pretend, There
+from ..pretend import Pretend, There
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 LAST = {"label_marginal", "label_aware"}  # kinds whose last column is a class

@@ -2,10 +2,11 @@
 
 Tensors that are "there" are a subclass over ordinary memory, whose ``device`` says ``cuda:0``. What torch forbids between
 devices is forbidden here: a host tensor with axes in an operation with one that is there, other than as an index, and
-``numpy()``.
+``numpy()``. Of torch's modules ``to`` has to be replaced, see :func:`module_to`: their own swaps tensors' memory.
 """
 
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
@@ -18,6 +19,9 @@ MOVES = {torch.Tensor.to, torch.Tensor.copy_, torch.Tensor.cpu}
 
 class There(torch.Tensor):
     """A tensor on the device."""
+
+    def __deepcopy__(self, memo):
+        return self.detach().clone().requires_grad_(self.requires_grad)
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
@@ -100,3 +104,15 @@ class Pretend(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         return _call(func, args, kwargs or {})
+
+
+def module_to(module, device):
+    """What ``nn.Module.to`` does, with new parameters and buffers."""
+    for part in module.modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                moved = parameter.detach().to(device)
+                part._parameters[name] = nn.Parameter(moved, requires_grad=parameter.requires_grad)
+        for name, buffer in part._buffers.items():
+            part._buffers[name] = None if buffer is None else buffer.to(device)
+    return module
