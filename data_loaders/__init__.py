@@ -11,6 +11,7 @@ from .electricity import London, SimulatedHouseholds
 from .errors import DataError
 from .examples import ClientExamples, make_examples
 from .home import data_home, find_root
+from .mapped import map_series
 from .partition import PARTITIONS, apply_partitions, build_partition, register_partition
 from .registry import SOURCES, About, Source, build_source, register_source, source_info
 from .remote import Remote
@@ -49,6 +50,7 @@ __all__ = [
     "find_root",
     "make_examples",
     "make_windows",
+    "map_series",
     "register_partition",
     "register_source",
     "resample_series",

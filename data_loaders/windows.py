@@ -1,7 +1,8 @@
 """Forecast windows gathered from the flat buffer when a batch is drawn, never materialised."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from os import PathLike
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import DataError
+from .mapped import MappedFile
 from .runs import Runs, fill_gaps, join_runs
 from .series import ClientSeries, Dropped, count_reasons, offsets_of
 from .spec import SPANS, Span, WindowSpec
@@ -159,17 +161,22 @@ class ForecastWindows:
         )
 
 
-def make_windows(series: ClientSeries, spec: WindowSpec) -> ForecastWindows:
+def make_windows(
+    series: ClientSeries, spec: WindowSpec, folder: str | PathLike[str] | None = None
+) -> ForecastWindows:
     """Scale every client by its training span, fill short gaps, and find the valid windows of each span.
 
-    Memory: one scaled copy of the buffer; everything else is small.
+    Memory: one scaled copy of the buffer; everything else is small. With a folder the copy lies in its file
+    ``scaled.f32``, mapped into memory where it is read.
 
     Args:
         series: in the original unit; left as it is.
         spec: lengths, spans, strides, and what to do with clients that are too short.
+        folder: for populations larger than memory, see :func:`data_loaders.map_series`.
 
     Raises:
         DataError: a client with too few windows (``on_short="error"``), no client left, or infinite values.
+        OSError: the folder's file cannot be written; an earlier one is as it was.
 
     No window crosses a break of the series, and channels that are ``known`` must be observed where a window sees them,
     ``horizon`` steps ahead.
@@ -180,7 +187,7 @@ def make_windows(series: ClientSeries, spec: WindowSpec) -> ForecastWindows:
     _complain(series, spec, dropped, kept)
     chosen = [surveys[index] for index in kept]
     mean, std = (np.stack([getattr(survey, name) for survey in chosen]) for name in ("mean", "std"))
-    scaled = _scaled(series, kept, mean, std, spec.max_gap)
+    scaled = series.select_as(kept, _scaled(series, kept, (mean, std), spec.max_gap, folder))
     scaled = replace(scaled, dropped=series.dropped + dropped)
     ahead = torch.from_numpy(channels_ahead(series))
     return ForecastWindows(
@@ -201,18 +208,27 @@ def make_windows(series: ClientSeries, spec: WindowSpec) -> ForecastWindows:
 def _scaled(
     series: ClientSeries,
     kept: list[int],
-    mean: npt.NDArray[np.float64],
-    std: npt.NDArray[np.float64],
+    moments: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
     max_gap: int,
-) -> ClientSeries:
-    """Return the kept clients, filled and scaled one by one so that no second buffer arises."""
+    folder: str | PathLike[str] | None,
+) -> Tensor:
+    """Return the kept clients' values, filled and scaled one by one so that no second buffer arises."""
+
+    def parts() -> Iterator[npt.NDArray[np.float32]]:
+        for client, mean, std in zip(kept, *moments, strict=True):
+            filled = fill_gaps(series.of(client).numpy(), max_gap, series.breaks_of(client).numpy())
+            yield ((filled - mean) / std).astype(np.float32)
+
+    if folder is not None:
+        with MappedFile(folder, "scaled.f32") as file:
+            for part in parts():
+                file.append(part)
+            return file.finish(series.channels)
     offsets = offsets_of([int(series.lengths[client]) for client in kept])
     values = torch.empty((int(offsets[-1]), series.channels), dtype=torch.float32)
-    target = values.numpy()
-    for place, client in enumerate(kept):
-        filled = fill_gaps(series.of(client).numpy(), max_gap, series.breaks_of(client).numpy())
-        target[int(offsets[place]) : int(offsets[place + 1])] = (filled - mean[place]) / std[place]
-    return series.select_as(kept, values)
+    for place, part in enumerate(parts()):
+        values.numpy()[int(offsets[place]) : int(offsets[place + 1])] = part
+    return values
 
 
 def _rows(values: Tensor, positions: Tensor, width: int) -> Tensor:
