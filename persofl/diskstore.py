@@ -5,6 +5,9 @@ log before it is written over, so that the store can go back to either of the la
 because a process may die after the store was marked and before the checkpoint file was in place. Rows are read and written
 by their offsets, for a cohort only, on a thread of their own; the operating system writes them back behind the run. A crash
 of the process loses nothing; of the machine, nothing that was on disk at the last mark.
+
+Several processes of one machine share the folder: each writes its own clients' rows, and an undo log of its own. The first
+begins the folder and goes back to a checkpoint for all, so that a run may go on with another number of processes.
 """
 
 from __future__ import annotations
@@ -23,11 +26,13 @@ from torch import Tensor
 
 from .algorithms import Rows
 from .errors import PersoflError
+from .ranks import ALONE, Ranks
 from .store import ClientStore
 
 _HEAD = struct.Struct("<q")  # client
 _KEPT = 2  # undo logs: back to the last checkpoint, or to the one before
 ABOUT = "store.json"
+_HINT = "The checkpoint on file is as it was."
 
 
 class DiskStore(ClientStore):
@@ -45,12 +50,26 @@ class DiskStore(ClientStore):
         super().__init__(population)
         self.folder = Path(folder)
         self.token, self.generation = "", 0
+        self._ranks = ALONE
         self.columns: dict[str, int] = {}
         self._files: dict[str, int] = {}
         self._logged = torch.zeros(population, dtype=torch.bool)
         self._log: Any = None
         self._writer = ThreadPoolExecutor(1)
         self._pending: tuple[Tensor, Future[None]] | None = None
+
+    def join(self, ranks: Ranks, machines: int = 1) -> None:
+        """Share the folder with processes that train together; all then make every call but :meth:`read` together.
+
+        Raises:
+            PersoflError: they are on several machines, which do not see each other's writes.
+        """
+        if machines > 1:
+            raise PersoflError(
+                f"Clients on disk are for the processes of one machine, not of {machines}. Leave out training.store, or "
+                "give num_nodes=1."
+            )
+        self._ranks = ranks
 
     def to(self, device: torch.device) -> None:
         """Nothing to move: rows are on disk, and come to the device of those that ask."""
@@ -86,12 +105,10 @@ class DiskStore(ClientStore):
 
         Marks that moment: from here on rows that change are saved first.
         """
-        self._settle(None)
-        if self.columns:
-            for file in self._files.values():
-                os.fsync(file)
-            if bool(self._logged.any()):
-                self._next(self.generation + 1)
+        self._ranks.agree(self._sync, _HINT)
+        # Processes stay at one generation: none knows what the others wrote.
+        if self.columns and (self._ranks.count > 1 or bool(self._logged.any())):
+            self._next(self.generation + 1)
         mark = (
             torch.frombuffer(bytearray(self.token.encode()), dtype=torch.uint8)
             if self.token
@@ -111,24 +128,37 @@ class DiskStore(ClientStore):
         self._refuse_other_population(len(state["seen"]))
         self._close()
         if len(state["disk"]):
-            self._reopen(bytes(state["disk"].to(torch.uint8).tolist()).decode(), int(state["generation"]))
+            token, generation = (
+                bytes(state["disk"].to(torch.uint8).tolist()).decode(),
+                int(state["generation"]),
+            )
+            self._ranks.agree(lambda: self._reopen(token, generation), _HINT)
+            self._next(generation)
         self.seen = state["seen"].to("cpu", copy=True)
 
     def _begin(self, columns: dict[str, int]) -> None:
         """Start in a folder that holds no clients."""
+        self.columns, self.token = columns, self._ranks.first(secrets.token_hex(8))
+        self._ranks.agree(self._create if self._ranks.rank == 0 else lambda: None, _HINT)
+        self._open()
+        self._next(0)
+
+    def _create(self) -> None:
         if (self.folder / ABOUT).exists():
             raise PersoflError(
                 f"{self.folder} holds the clients of another run. Go on with that run from its checkpoint, give another "
                 "folder, or remove this one."
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.columns, self.token = columns, secrets.token_hex(8)
-        about = {"token": self.token, "population": len(self.seen), "columns": columns}
+        about = {"token": self.token, "population": len(self.seen), "columns": self.columns}
         written = self.folder / f"{ABOUT}.new"
         written.write_text(json.dumps(about))
-        self._open()
         written.rename(self.folder / ABOUT)
-        self._next(0)
+
+    def _sync(self) -> None:
+        self._settle(None)
+        for file in self._files.values():
+            os.fsync(file)
 
     def _open(self) -> None:
         for name in self.columns:
@@ -139,12 +169,10 @@ class DiskStore(ClientStore):
         self.generation = generation
         if self._log is not None:
             self._log.close()
-        self._log = open(self._undo(generation), "wb", buffering=0)  # noqa: SIM115 (stays open)
+        self._log = open(self.folder / f"undo-{generation}-{self._ranks.rank}.log", "wb", buffering=0)  # noqa: SIM115
         self._logged.zero_()
-        self._undo(generation - _KEPT).unlink(missing_ok=True)
-
-    def _undo(self, generation: int) -> Path:
-        return self.folder / f"undo-{generation}.log"
+        for log in self.folder.glob(f"undo-{generation - _KEPT}-*.log"):  # of processes that are no more, too
+            log.unlink(missing_ok=True)
 
     def _keep(self, clients: Tensor, rows: Rows) -> None:
         """On the writer's thread: save what is written over for the first time since the checkpoint, then write."""
@@ -202,19 +230,25 @@ class DiskStore(ClientStore):
             raise PersoflError(f"{self.folder} holds the clients of another run than the checkpoint's.")
         self._refuse_other_population(about["population"])
         self.columns, self.token = {str(k): int(v) for k, v in about["columns"].items()}, token
-        logs = {int(file.stem.partition("-")[2]): file for file in self.folder.glob("undo-*.log")}
-        if generation not in logs:
+        self._open()
+        if self._ranks.rank == 0:
+            self._go_back(generation)
+
+    def _go_back(self, generation: int) -> None:
+        """Write back what all processes' logs saved since a moment, the latest first, and drop what lies behind it."""
+        logs = [(int(file.stem.split("-")[1]), file) for file in self.folder.glob("undo-*-*.log")]
+        kept = sorted({number for number, _ in logs})
+        if generation not in kept:
             raise PersoflError(
                 f"{self.folder} has gone on beyond the checkpoint (its moment is {generation}, kept are "
-                f"{sorted(logs)}). Go on from a later checkpoint."
+                f"{kept}). Go on from a later checkpoint."
             )
-        self._open()
-        for number in sorted((n for n in logs if n >= generation), reverse=True):
-            self._restore(logs[number])
-        for number in logs:
-            if number > generation:
-                logs[number].unlink()
-        self._next(generation)
+        later = sorted((entry for entry in logs if entry[0] >= generation), reverse=True)
+        for _, log in later:
+            self._restore(log)
+        for number, log in later:  # those of this moment are begun anew by the processes that there are
+            if number > generation or int(log.stem.split("-")[2]) >= self._ranks.count:
+                log.unlink()
 
     def _restore(self, log: Path) -> None:
         """Write back what an undo log saved; an entry cut off by a crash was not yet written over."""
@@ -239,11 +273,11 @@ class DiskStore(ClientStore):
         self._close()
         rows = {key.removeprefix("rows."): value for key, value in state.items() if key != "seen"}
         clients = state["seen"].to("cpu").nonzero().flatten()
-        self.seen.zero_()
         self.columns = {}
-        for part in clients.split(1000):
+        for part in self._ranks.mine(clients).split(1000):
             self.write(part, {name: values[part] for name, values in rows.items()})
         self._settle(None)
+        self.seen = state["seen"].to("cpu", copy=True)
 
     def _refuse_other_population(self, clients: int) -> None:
         if clients != len(self.seen):

@@ -114,7 +114,7 @@ class FederatedModule(pl.LightningModule):
         """Find the processes that train together.
 
         Raises:
-            PersoflError: several, and clients on disk; a precision that Lightning would have to see to.
+            PersoflError: several machines, and clients on disk; a precision that Lightning would have to see to.
         """
         asked = str(getattr(self._trainer, "precision", "32-true"))
         if asked not in ("32-true", "32"):
@@ -122,10 +122,9 @@ class FederatedModule(pl.LightningModule):
                 f"Trainer(precision={asked!r}) knows nothing of many clients' models. {_PRECISION}"
             )
         ranks = Ranks.here()
-        if ranks.count > 1 and isinstance(self.federation.store, DiskStore):
-            raise PersoflError(
-                "Clients on disk are for one process as yet. Leave out training.store, or train with one device."
-            )
+        store = self.federation.store
+        if isinstance(store, DiskStore):
+            store.join(ranks, machines=getattr(self._trainer, "num_nodes", 1))
         if ranks != self.federation.ranks:
             object.__setattr__(self, "federation", dataclasses.replace(self.federation, ranks=ranks))
 

@@ -66,6 +66,10 @@ class Ranks:
             raise DivergedError(*said[0])
         return result  # type: ignore[return-value]
 
+    def first(self, thing: T) -> T:
+        """What the first rank has, on all."""
+        return thing if self.count == 1 else self._all(thing)[0]
+
     def agree(self, work: Callable[[], object], hint: str) -> None:
         """Do something that may fail on any rank; where one fails all end here, and none waits for it in the next call.
 
@@ -184,7 +188,7 @@ def joined_states(ranks: Ranks, state: dict[str, Tensor], population: int) -> di
         state: this rank's, see :meth:`persofl.store.ClientStore.state_dict`.
         population: number of clients.
     """
-    if ranks.count == 1:
+    if ranks.count == 1 or "disk" in state:  # on disk they are joined already
         return state
     everyone = torch.arange(population)
     foreign = everyone % ranks.count != ranks.rank

@@ -201,10 +201,8 @@ def _list_problems(config: StudyConfig) -> list[str]:
         found.append("training.quantiles: belongs with loss: pinball, and only with it.")
     if config.trainer.strategy == "auto" and config.trainer.devices * config.trainer.num_nodes > 1:
         found.append("trainer.strategy: several devices need ddp.")
-    if config.trainer.strategy == "ddp" and config.training.store == "disk":
-        found.append(
-            "training.store: clients on disk are for one process as yet; leave it out, or train with one device."
-        )
+    if config.trainer.num_nodes > 1 and config.training.store == "disk":
+        found.append("training.store: clients on disk are for one machine; leave it out, or give num_nodes: 1.")
     if config.training.smoothing and config.training.loss not in (None, "cross_entropy"):
         found.append("training.smoothing: belongs with loss: cross_entropy, and only with it.")
     return found

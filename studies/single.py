@@ -22,7 +22,17 @@ from .schema import plain
 from .session import CONFIG_TAG, CUT_OFF, WARNING_TAG, checkpoint_folder, flat
 from .signals import stop_on_signals
 from .tracking import Store, open_store
-from .training import LAST, build_module, clients_folder, keep_in, make_trainer, quiet, resume_from, warm_up
+from .training import (
+    CLIENTS,
+    LAST,
+    build_module,
+    clients_folder,
+    keep_in,
+    make_trainer,
+    quiet,
+    resume_from,
+    warm_up,
+)
 from .wire import TRANSCRIPT, wire_line, wire_metrics, wire_text
 
 if TYPE_CHECKING:
@@ -91,7 +101,9 @@ def _help(config: StudyConfig, folder: Path, *, resume: bool) -> None:
     with stop_on_signals():
         data = load_data(config.data)
         config = settled(config, data)
-        module = build_module(data, config, make_method(config.method_configs()[0], config), config.seeds[0])
+        method = make_method(config.method_configs()[0], config)
+        where = folder / CLIENTS if config.training.store == "disk" else None
+        module = build_module(data, config, method, config.seeds[0], where)
         _fit(module, config, None, folder, resume=resume)
         module.client_table("test")
         confusion_table(module)

@@ -104,7 +104,7 @@ def test_an_undo_entry_that_was_cut_off_is_left_alone(tmp_path):
     disk, kept = history(tmp_path, 2)
     disk.write(torch.tensor([1, 2]), rows(2, 50))
     disk._settle(None)
-    log = max(tmp_path.glob("undo-*.log"), key=lambda file: file.stem)
+    log = max(tmp_path.glob("undo-*-0.log"), key=lambda file: file.stem)
     with log.open("ab") as file:
         file.write(b"\x01\x00\x00\x00")
     again = DiskStore(10, tmp_path)

@@ -31,6 +31,7 @@ from persofl import (
 )
 from persofl.algorithms import ClusterFedAvg, Gate, Neighbours
 from persofl.checkpoints import BackgroundCheckpointIO
+from persofl.diskstore import DiskStore
 from persofl.evaluation import (
     client_experts,
     evaluate_clients,
@@ -43,6 +44,7 @@ from persofl.models import Shape
 from persofl.ranks import ALONE, Ranks, joined_states
 from persofl.round import run_round
 from persofl.server import Aggregator, Clip, Updates
+from persofl.store import ClientStore
 
 METHODS = {
     "fedavg": "fedavg",
@@ -294,6 +296,70 @@ def test_a_checkpoint_that_rank_0_cannot_write_ends_all_before_they_mark(written
     assert torch.load(tmp_path / f"{written}.ckpt", weights_only=True)["global_step"] == written
 
 
+# --- clients on disk ---------------------------------------------------------------------------------------
+
+
+def cohort(step):
+    generator = torch.Generator().manual_seed(step)
+    clients = torch.randperm(12, generator=generator)[:7]
+    return clients, torch.randn(7, 5, generator=generator)
+
+
+def on_disk(rank, count, folder, steps, state):
+    """Go on from a state, write some cohorts with a mark after each, and one that no mark follows."""
+    if count > 1:
+        meet = f"file://{folder}/meet-{steps.start}"
+        dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=count)
+    store, ranks = DiskStore(12, f"{folder}/clients"), Ranks.here()
+    store.join(ranks)
+    if state is not None:
+        store.load_state_dict(state)
+    for step in (*steps, 99):
+        clients, values = cohort(step)
+        here = torch.isin(clients, ranks.mine(clients))
+        store.write(clients[here], {"personal": values[here]})
+        store.seen[clients] = True
+        if step != 99:
+            state = joined_states(ranks, store.state_dict(), 12)
+            torch.save(state, f"{folder}/{step}-{rank}.pt")
+    store._settle(None)
+    if count > 1:
+        dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("counts", [(2, 1), (1, 2), (2, 3, 2)])
+def test_processes_share_the_clients_on_disk_and_go_on_in_any_number(counts, tmp_path):
+    memory, state, kept = ClientStore(12), None, []
+    for number, count in enumerate(counts):
+        steps = range(3 * number, 3 * number + 3)
+        if count == 1:
+            on_disk(0, 1, str(tmp_path), steps, state)
+        else:
+            mp.spawn(on_disk, (count, str(tmp_path), steps, state), nprocs=count)
+        for step in steps:
+            clients, values = cohort(step)
+            memory.write(clients, {"personal": values})
+            then = ClientStore(12)
+            then.load_state_dict(memory.state_dict())
+            kept.append(then)
+        states = [torch.load(tmp_path / f"{steps[-1]}-{rank}.pt", weights_only=True) for rank in range(count)]
+        assert all(torch.equal(states[0][name], other[name]) for other in states for name in other)
+        state = states[0]
+    back = [state, torch.load(tmp_path / f"{steps[-2]}-0.pt", weights_only=True)]
+    for then, state in zip(reversed(kept[-2:]), back, strict=True):
+        alone = DiskStore(12, tmp_path / "clients")
+        alone.load_state_dict(state)
+        assert torch.equal(alone.seen, then.seen)
+        everyone, nobody = torch.arange(12), {"personal": torch.zeros(12, 5)}
+        assert torch.equal(alone.read(everyone, nobody)["personal"], then.read(everyone, nobody)["personal"])
+        alone._close()
+
+
+def test_clients_on_disk_are_for_one_machine(tmp_path):
+    with pytest.raises(PersoflError, match=r"one machine, not of 2\. .*num_nodes=1"):
+        DiskStore(12, tmp_path).join(Ranks(4, 0), machines=2)
+
+
 # --- the command -------------------------------------------------------------------------------------------
 
 
@@ -312,13 +378,14 @@ def scores(folder):
 
 
 @pytest.mark.slow
-def test_the_command_trains_on_two_and_goes_on_with_one_or_two(tmp_path):
+@pytest.mark.parametrize("store", ["memory", "disk"])
+def test_the_command_trains_on_two_and_goes_on_with_one_or_two(store, tmp_path):
     whole = command(tmp_path / "whole", 6, 1)
     assert whole.returncode == 0, whole.stderr
     for first, then in ((2, 2), (2, 1), (1, 2)):
         folder = tmp_path / f"{first}{then}"
         for devices, rounds, more in ((first, 4, ()), (then, 6, ("--resume",))):
-            done = command(folder, rounds, devices, *more)
+            done = command(folder, rounds, devices, "--training.store", store, *more)
             assert done.returncode == 0, done.stderr
             assert done.stdout.count("nmae on the test span") == 1
         np.testing.assert_allclose(scores(folder)["nmae"], scores(tmp_path / "whole")["nmae"], rtol=1e-3)
