@@ -145,6 +145,10 @@ def test_shipped_studies_are_sound():
             "data.calendar: Unknown calendar feature 'wekday'. Did you mean 'weekday'?",
         ),
         ({"data": {"min_samples": 0}}, "data.min_samples: 0 is out of range, must be at least 1."),
+        (
+            {"trainer": {"strategy": "ddp", "num_nodes": 2}, "training": {"store": "disk"}},
+            "training.store: clients on disk are for one machine",
+        ),
         ({"workers": True}, "workers: expected an integer, got True (bool)."),
         ({"methods": "local"}, "methods: expected a list, got 'local' (str)."),
     ],
