@@ -7,10 +7,11 @@ costs beside that are its clients' names, attributes and offsets.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -38,29 +39,57 @@ class MappedFile:
         self._count = 0
 
     def __enter__(self) -> MappedFile:
-        """Begin an empty file."""
+        """Begin an empty file, and remove what processes that were killed left.
+
+        Raises:
+            DataError: the folder is a file.
+        """
+        if self.path.parent.exists() and not self.path.parent.is_dir():
+            raise DataError(f"{self.path.parent} is a file; give a folder for {self.path.name}.")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self._growing, "wb")
+        for left in self.path.parent.glob(f"{self.path.name}.*.new"):
+            if not _alive(left.suffixes[-2].lstrip(".")):
+                left.unlink(missing_ok=True)
+        self._file = self._open()
         return self
+
+    def _open(self) -> IO[bytes]:
+        return open(self._growing, "wb")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Remove what was not finished."""
-        self._file.close()
+        with suppress(OSError):  # of what could not be written before
+            self._file.close()
         self._growing.unlink(missing_ok=True)
 
     def append(self, values: np.ndarray) -> None:
         """Write float32 values behind the others."""
-        np.ascontiguousarray(values, dtype=np.float32).tofile(self._file)
+        with self._told():
+            self._file.write(np.ascontiguousarray(values, dtype=np.float32).tobytes())
         self._count += values.size
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            words = f"{error.strerror}, after {4 * self._count / 2**20:,.0f} MB"
+            raise OSError(error.errno, words, str(self._growing)) from error
 
     def finish(self, channels: int) -> Tensor:
         """Put the file in its place; return its values ``(rows, channels)``, mapped.
 
         They can be written to like any tensor: such pages then lie in memory, and never reach the file.
+
+        Raises:
+            OSError: not all of it is on disk; an earlier file is as it was.
         """
-        self._file.close()
+        with self._told():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
         self._growing.rename(self.path)
         if not self._count:  # nothing is no mapping
             return torch.zeros(0, channels)
@@ -68,27 +97,35 @@ class MappedFile:
         return whole.view(-1, channels)
 
 
-def map_series(parts: Iterable[ClientSeries], folder: str | os.PathLike[str]) -> ClientSeries:
+def map_series(parts: Iterable[ClientSeries] | ClientSeries, folder: str | os.PathLike[str]) -> ClientSeries:
     """Write parts of a population one after the other into ``folder/series.f32``, and return the whole, mapped.
 
     Args:
-        parts: of one source, each with clients of its own; of a generator's, one is in memory at a time.
+        parts: of one source, each with clients of its own, or one series; of a generator's, one is in memory at a time.
         folder: where the values lie from now on, as long as the series is used.
 
     Raises:
         DataError: no part; parts whose source, step, unit or channels differ; a client in two of them.
         OSError: the file cannot be written; nothing is left of it, and an earlier one is as it was.
     """
+    if isinstance(parts, ClientSeries):
+        parts = [parts]
     shared: dict[str, Any] = {}
     lengths, breaks, attributes, starts = [], [], [], []
     rules: dict[str, None] = {}
+    names: set[str] = set()
     dropped: list[Dropped] = []
     row = 0
     with MappedFile(folder, "series.f32") as file:
         for part in parts:
+            if not isinstance(part, ClientSeries):
+                raise DataError(
+                    f"A part is of type {type(part).__name__}; give ClientSeries, in a list or a generator."
+                )
             own = {name: getattr(part, name) for name in _SHARED}
             shared = shared or own
             _refuse_others(shared, own)
+            _refuse_twice(part, names)
             file.append(part.values.cpu().numpy())
             lengths.append(part.lengths)
             attributes.append(part.attributes)
@@ -100,12 +137,6 @@ def map_series(parts: Iterable[ClientSeries], folder: str | os.PathLike[str]) ->
         if not shared:
             raise DataError("There is no part of a series to map; give at least one.")
         whole = pd.concat(attributes)
-        twice = whole.index[whole.index.duplicated()]
-        if len(twice):
-            raise DataError(
-                f"Source {shared['name']!r}: client {twice[0]!r} is in two parts. Give every part clients of its own, or "
-                "other names."
-            )
         values = file.finish(shared.pop("channels"))
     return ClientSeries(
         values=values,
@@ -127,3 +158,24 @@ def _refuse_others(first: dict[str, Any], part: dict[str, Any]) -> None:
                 f"Source {first['name']!r}: a part has {name}={value!r}, the first one {first[name]!r}. Map parts of one "
                 "source only."
             )
+
+
+def _refuse_twice(part: ClientSeries, names: set[str]) -> None:
+    twice = names.intersection(part.clients)
+    if twice:
+        raise DataError(
+            f"Source {part.name!r}: client {min(twice)!r} is in two parts. Give every part clients of its own, or other "
+            "names."
+        )
+    names.update(part.clients)
+
+
+def _alive(number: str) -> bool:
+    """Whether a process of that number runs."""
+    try:
+        os.kill(int(number), 0)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from .errors import check_number
+from .errors import check_number, check_whole
 
 _WIDEST = 1e6
 
@@ -179,8 +179,7 @@ class PrivacyBudget:
             raise ValueError(f"{what}: multiplier={multiplier} must be above 0; a release needs noise.")
         if not 0 < rate <= 1:
             raise ValueError(f"{what}: rate={rate} must lie in (0, 1].")
-        if times < 1:
-            raise ValueError(f"{what}: times={times} must be at least 1.")
+        check_whole("times", times, f"how often {what} is released")
         if unit is not None and unit != self.unit:
             raise ValueError(
                 f"{what} protects one {unit}, this budget counts what is told about one {self.unit}; "

@@ -99,6 +99,21 @@ def _check_client(x: object, first: Tensor, who: str) -> None:
         )
 
 
+def check_finite(**tensors: Tensor) -> None:
+    """Refuse NaN and infinity in what a function is given by name.
+
+    Raises:
+        ValueError: names the argument, and where its first such number is.
+    """
+    for name, x in tensors.items():
+        broken = ~torch.isfinite(x)
+        if bool(broken.any()):
+            place = broken.nonzero()[0].tolist()
+            raise ValueError(
+                f"{name} has {int(broken.sum())} NaN or infinite value(s), the first at {place}; fill or drop them."
+            )
+
+
 def check_gate(gate: float) -> None:
     """Refuse a gate that is no number.
 

@@ -91,8 +91,12 @@ def calendar_conditional(profiles: Sequence[Tensor], cells: Sequence[Tensor]) ->
             raise ValueError(
                 f"Client {k} has a NaN or infinite profile or a negative cell; leave such days out."
             )
-    means = _cell_means(profiles, cells)
-    return [(wide(x) - means[c]).to(x.dtype) for x, c in zip(profiles, cells, strict=True)]
+    if not profiles[0].is_floating_point():
+        raise ValueError(f"Profiles are {profiles[0].dtype}; convert them to floating point.")
+    # By their places among those that there are: a cell may be any number, such as a day since 1970.
+    places = torch.cat(list(cells)).unique(return_inverse=True)[1].split([len(c) for c in cells])
+    means = _cell_means(profiles, places)
+    return [(wide(x) - means[c]).to(x.dtype) for x, c in zip(profiles, places, strict=True)]
 
 
 def _cell_means(profiles: Sequence[Tensor], cells: Sequence[Tensor]) -> Tensor:

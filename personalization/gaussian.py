@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from .copula import common_scales, feature_scales, feature_tails, tail_index
+from .errors import check_finite
 from .kind import DistanceKind, Statistics, register_distance
 from .numeric import centred, pairwise_squared, safe_root, wide
 
@@ -23,11 +24,12 @@ def moments(samples: Tensor) -> tuple[Tensor, Tensor]:
         Mean ``(..., F)`` and covariance ``(..., F, F)``, in the units of the features and their squares.
 
     Raises:
-        ValueError: fewer than two rows.
+        ValueError: fewer than two rows, or NaN or infinity in one.
     """
     n = samples.shape[-2]
     if n < 2:
         raise ValueError(f"samples of shape {tuple(samples.shape)}: a covariance needs at least two rows.")
+    check_finite(samples=samples)
     mean = samples.mean(-2)
     centred = samples - mean.unsqueeze(-2)
     return mean, centred.mT @ centred / (n - 1)
@@ -100,6 +102,7 @@ def bures_wasserstein(mean: Tensor, cov: Tensor, other_mean: Tensor, other_cov: 
     References:
         Dowson and Landau, The Frechet distance between multivariate normal distributions, JMVA 12(3), 1982.
     """
+    check_finite(mean=mean, cov=cov, other_mean=other_mean, other_cov=other_cov)
     return safe_root(bures_squared(mean, cov, other_mean, other_cov))
 
 

@@ -60,7 +60,8 @@ class TrendMixing(Modulator):
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The mixing column ``(clients, 1)``."""
-        scale = torch.log1p(column(distances.relative, base))
+        u = column(distances.relative, base)
+        scale = torch.log1p(u.clamp_max(torch.finfo(u.dtype).max))
         return (base + self.slope * (scale - scale.mean())).clamp(0, 1)
 
 
@@ -92,8 +93,11 @@ class ShrinkageMixing(Modulator):
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The mixing column ``(clients, 1)``."""
-        u, n = column(distances.relative, base), column(distances.n, base)
+        full = base.to(
+            torch.promote_types(base.dtype, torch.float32)
+        )  # counts end at 65,504 in half precision
+        u, n = column(distances.relative, full), column(distances.n, full)
         signal = self.ratio * u**2 / n.median() + 1 / n.sum()
         # Divided by the noise first, so that a squared distance beyond the float range still gives 1 and not
         # NaN.
-        return 1 - 1 / (1 + signal * n)
+        return (1 - 1 / (1 + signal * n)).to(base)

@@ -139,7 +139,7 @@ def column(x: Tensor, base: Tensor) -> Tensor:
     """A field of the distances as a floating column ``(clients, 1)`` on the device of ``base``.
 
     Raises:
-        ValueError: ``base`` has another shape than ``(clients, 1)``, or NaN in it.
+        ValueError: ``base`` has another shape than ``(clients, 1)``; NaN in it or in ``x``.
     """
     if base.shape != (len(x), 1):
         raise ValueError(
@@ -148,6 +148,10 @@ def column(x: Tensor, base: Tensor) -> Tensor:
     if torch.isnan(base).any():
         raise ValueError(
             f"base of client {int(torch.isnan(base)[:, 0].nonzero()[0, 0])} is NaN; give numbers."
+        )
+    if x.is_floating_point() and torch.isnan(x).any():
+        raise ValueError(
+            f"The distance of client {int(torch.isnan(x).nonzero()[0, 0])} is NaN; measure it, or leave the client out."
         )
     dtype = base.dtype if base.is_floating_point() else torch.get_default_dtype()
     return x.to(device=base.device, dtype=dtype).unsqueeze(1)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def safe_root(x: Tensor, order: float = 2.0) -> Tensor:
-    """``max(x, 0) ** (1 / order)`` whose gradient at zero is zero instead of infinite.
+    """``max(x, 0) ** (1 / order)`` whose gradient at zero is zero instead of infinite; NaN stays NaN.
 
     Args:
         x: any shape.
@@ -22,7 +22,7 @@ def safe_root(x: Tensor, order: float = 2.0) -> Tensor:
     Returns:
         The shape of ``x``.
     """
-    positive = x > 0
+    positive = ~(x <= 0)
     return torch.where(positive, torch.where(positive, x, 1.0) ** (1 / order), 0.0)
 
 

@@ -91,6 +91,9 @@ class BayesProx(Modulator):
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The proximal column ``(clients, 1)``."""
-        u, n = column(distances.relative, base), column(distances.n, base)
+        full = base.to(
+            torch.promote_types(base.dtype, torch.float32)
+        )  # counts end at 65,504 in half precision
+        u, n = column(distances.relative, full), column(distances.n, full)
         # Sizes first: their ratio is finite, so that a square beyond the float range gives 0 or the ceiling, never NaN.
-        return base * (n.median() / n / u**2).clamp_max(self.ceiling)
+        return (full * (n.median() / n / u**2).clamp_max(self.ceiling)).to(base)

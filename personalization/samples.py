@@ -126,8 +126,9 @@ def check_samples(x: Tensor, y: Tensor) -> None:
         ValueError: names the sample at fault, the value received, and what to do.
     """
     for name, z in (("x", x), ("y", y)):
-        if not z.is_floating_point():
-            raise ValueError(f"{name} is of type {z.dtype}; convert it to a floating-point tensor.")
+        if not isinstance(z, Tensor) or not z.is_floating_point():
+            found = z.dtype if isinstance(z, Tensor) else type(z).__name__
+            raise ValueError(f"{name} is of type {found}; convert it to a floating-point tensor.")
         if z.ndim < 2 or z.shape[-2] == 0 or z.shape[-1] == 0:
             raise ValueError(
                 f"{name} has shape {tuple(z.shape)}; give (..., samples, features), neither empty."
@@ -139,6 +140,12 @@ def check_samples(x: Tensor, y: Tensor) -> None:
         raise ValueError(
             f"x has {x.shape[-1]} features, y {y.shape[-1]}; both must describe their samples by the same features."
         )
+    try:
+        torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    except RuntimeError as error:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}, y {tuple(y.shape)}, whose batches do not fit; give as many of each, or one."
+        ) from error
 
 
 def unit_weights(x: Tensor, weights: Tensor | None, name: str = "x") -> Tensor:
@@ -155,6 +162,8 @@ def unit_weights(x: Tensor, weights: Tensor | None, name: str = "x") -> Tensor:
     shape = x.shape[:-1]
     if weights is None:
         return wide(x.new_zeros(())).new_full(shape, 1 / shape[-1])
+    if not isinstance(weights, Tensor):
+        raise ValueError(f"{name}_weights is of type {type(weights).__name__}; convert it to a tensor.")
     if weights.shape[-1:] != shape[-1:] or weights.ndim > len(shape):
         raise ValueError(
             f"{name}_weights has shape {tuple(weights.shape)}; give one per row, {tuple(shape)}."

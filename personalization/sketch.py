@@ -7,12 +7,13 @@ sliced distance, barycentres and all pairwise distances are plain Euclidean geom
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from .errors import check_features
+from .errors import check_features, check_finite
 from .numeric import size_groups, sort_last
 
 
@@ -35,7 +36,7 @@ def unit_projections(
     """
     if features < 1 or projections < 1:
         raise ValueError(f"features={features} and projections={projections} must both be at least 1.")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(operator.index(seed))
     normal = torch.randn(projections, features, generator=generator, dtype=torch.float64)
     unit: Tensor = normal / normal.norm(dim=1, keepdim=True)
     return unit.float() if like is None else unit.to(like.dtype).to(like.device)
@@ -84,6 +85,7 @@ def quantile_sketch(samples: Tensor, projections: Tensor, levels: Tensor) -> Ten
             f"samples of shape {tuple(samples.shape)} do not match projections {tuple(projections.shape)}; "
             "give (..., samples, features) with as many features as the projections and at least one sample."
         )
+    check_finite(samples=samples)
     ordered = sort_last(projections @ samples.mT)
     sketch: Tensor = ordered[..., quantile_ranks(samples.shape[-2], levels).to(ordered.device)]
     return sketch

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .copula import common_scales, interpolate, normal_scores
-from .errors import check_order, check_whole
+from .errors import check_finite, check_order, check_whole
 from .gaussian import law_statistics, matrix_root
 from .kind import DistanceKind, Statistics, register_distance, standard_noise
 from .numeric import argsort_last, centred, pairwise_squared, safe_root, sort_last, typical, wide
@@ -43,6 +43,7 @@ def sliced_wasserstein(sketch: Tensor, other: Tensor, *, order: float = 2) -> Te
     """
     check_order(order)
     _check_pair(sketch, other)
+    check_finite(sketch=sketch, other=other)
     gap = (sketch - other).abs()
     return safe_root((gap**order).mean((-2, -1)), order)
 
@@ -68,6 +69,7 @@ def pairwise_sliced_wasserstein(
     check_order(order)
     columns = sketches if others is None else others
     _check_pair(sketches, columns)
+    check_finite(sketches=sketches, columns=columns)
     # Centred first: the matrix product cancels less the nearer the origin the sketches lie.
     centre = typical(sketches)
     rows, columns = (sketches - centre).flatten(1), (columns - centre).flatten(1)

@@ -32,7 +32,7 @@ def labelled(inputs: Tensor, targets: Tensor) -> Tensor:
         Shape ``(..., n, F + T)``, dtype of ``inputs``.
 
     Raises:
-        ValueError: not one target a row.
+        ValueError: not one target a row; inputs that are no floating-point numbers, or do not hold the targets.
     """
     columns = targets.unsqueeze(-1) if targets.ndim == inputs.ndim - 1 else targets
     if columns.shape[:-1] != inputs.shape[:-1]:
@@ -40,7 +40,15 @@ def labelled(inputs: Tensor, targets: Tensor) -> Tensor:
             f"targets of shape {tuple(targets.shape)} for inputs of shape {tuple(inputs.shape)}; give one row of "
             "targets per row of inputs."
         )
-    return torch.cat([inputs, columns.to(inputs.dtype)], -1)
+    if not inputs.is_floating_point():
+        raise ValueError(
+            f"inputs are {inputs.dtype}, which would cut off targets; convert them to floating point."
+        )
+    cast = columns.to(inputs.dtype)
+    if not columns.is_floating_point() and bool((cast.to(columns.dtype) != columns).any()):
+        lost = int(columns[cast.to(columns.dtype) != columns][0])
+        raise ValueError(f"{inputs.dtype} does not hold class {lost}; convert the inputs to float32.")
+    return torch.cat([inputs, cast], -1)
 
 
 @register_distance("label_aware")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import check_order
+from ..errors import check_finite, check_order
 
 
 def wasserstein_line(
@@ -24,9 +24,12 @@ def wasserstein_line(
         ``W_p^p``, shape ``(...)``; differentiable in positions and weights.
 
     Raises:
-        ValueError: ``order`` is below 1.
+        ValueError: ``order`` is below 1; weights below 0, or that do not sum to one.
     """
     check_order(order)
+    check_finite(x=x, y=y, x_weights=x_weights, y_weights=y_weights)
+    for name, weights in (("x_weights", x_weights), ("y_weights", y_weights)):
+        _check_weights(name, weights.detach())
     lead = torch.broadcast_shapes(*(z.shape[:-1] for z in (x, y, x_weights, y_weights)))
     xs, a, ys, b = (z.expand(*lead, z.shape[-1]) for z in (x, x_weights, y, y_weights))
     (xs, first), (ys, second) = xs.sort(-1), ys.sort(-1)
@@ -38,6 +41,15 @@ def wasserstein_line(
     gap = (_step(xs, up, middle) - _step(ys, down, middle)).abs()
     cost: Tensor = (widths * gap**order).sum(-1)
     return cost
+
+
+def _check_weights(name: str, weights: Tensor) -> None:
+    sums = weights.sum(-1)
+    if bool((weights < 0).any()) or not bool(((sums - 1).abs() < 1e-2).all()):
+        raise ValueError(
+            f"{name} sum to {float(sums.reshape(-1)[0]):g}, the smallest is {float(weights.min()):g}; give weights of at "
+            "least 0 that sum to one: weights / weights.sum(-1, keepdim=True)."
+        )
 
 
 def _step(positions: Tensor, cumulative: Tensor, levels: Tensor) -> Tensor:

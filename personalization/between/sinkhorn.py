@@ -68,6 +68,10 @@ class SinkhornDistance(SampleDistance):
     ) -> tuple[Tensor, Tensor]:
         """The root of the divergence, in the units of the features; differentiable in samples and weights."""
         xs, ys, a, b = prepared(x, y, x_weights, y_weights)
+        if self.scale is None:  # epsilon is then each pair's own, in the parts of one sample too
+            lead = torch.broadcast_shapes(xs.shape[:-2], ys.shape[:-2], a.shape[:-1], b.shape[:-1])
+            xs, ys = (z.expand(*lead, *z.shape[-2:]) for z in (xs, ys))
+            a, b = (w.expand(*lead, w.shape[-1]) for w in (a, b))
         epsilon = self.epsilon * self._unit(xs, ys, a, b)
         parts = [
             self._entropic(squared_cost(u, v), p, q, epsilon, u is v)

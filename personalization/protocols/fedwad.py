@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..budget import PrivacyBudget
-from ..errors import Features
+from ..errors import Features, check_fields
 from .base import Outcome, Protocol
 from .interpolation import gaussian_points, interpolant, wasserstein
 from .noise import GaussianNoise
@@ -51,6 +51,7 @@ class FedWaD(Protocol):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.rounds < 1 or (self.support is not None and self.support < 1):
             raise ValueError(f"rounds={self.rounds} and support={self.support} must be at least 1.")
         if self.share is not None and not 0 < self.share < 1:

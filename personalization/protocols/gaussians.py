@@ -19,6 +19,8 @@ from .noised import nearest_covariance
 from .pairs import pairs
 from .transcript import SERVER, Piece, Route, Transcript, client
 
+_MOST = 20_000_000  # numbers in a client's message
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassGaussians(Protocol):
@@ -174,7 +176,13 @@ def _count_classes(features: Sequence[Tensor], labels: Sequence[Tensor]) -> int:
                 f"Client {k} has labels of shape {tuple(y.shape)} and type {y.dtype}; give one class number, "
                 f"from 0, per sample, ({len(x)},) int64."
             )
-    return max(int(y.max()) for y in labels) + 1
+    classes, width = max(int(y.max()) for y in labels) + 1, features[0].shape[1]
+    if classes * width**2 > _MOST:
+        raise ValueError(
+            f"Class {classes - 1} makes every client send the moments of {classes:,} classes; number the classes from 0 "
+            "without gaps."
+        )
+    return classes
 
 
 def _diagonal(cov: Tensor) -> Tensor:

@@ -11,12 +11,17 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ..errors import check_fields
+
+_FINEST = 52  # bits of a float64
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,9 @@ class PairwiseMasks:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.bits <= 52:
-            raise ValueError(f"bits={self.bits} must lie between 0 and 52.")
+        check_fields(self)
+        if not 0 <= self.bits <= _FINEST:
+            raise ValueError(f"bits={self.bits} must lie between 0 and {_FINEST}.")
         if self.neighbours < 1:
             raise ValueError(
                 f"neighbours={self.neighbours} must be at least 1: who shares no mask hides nothing."
@@ -70,6 +76,21 @@ class PairwiseMasks:
             )
         masked = (flat * 2.0**self.bits).round().long().cpu().numpy() + self._masks(clients, flat.shape[1])
         return _split(torch.from_numpy(masked).to(first.device), messages)
+
+    def refuse_coarse(self, name: str, values: Tensor) -> None:
+        """Refuse values that the fixed point would round to nothing.
+
+        Raises:
+            ValueError: the largest is less than 256 steps of ``2^-bits``.
+        """
+        most = float(values.abs().max())
+        if 0 < most < 2.0 ** (8 - self.bits):
+            needed = math.ceil(8 - math.log2(most))
+            finer = f", or give masks with bits={needed}" if needed <= _FINEST else ""
+            raise ValueError(
+                f"The clients' {name} is {most:.3g} at most, which bits={self.bits} round to steps of "
+                f"{2.0**-self.bits:.1g}. Standardise the features{finer}."
+            )
 
     def decode(self, total: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Values of a sum of masked messages, float64."""

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from ..budget import check_guarantee, gaussian_multiplier
+from ..errors import check_fields
 from ..kind import Statistics
 
 Unit = Literal["client", "sample"]
@@ -59,6 +60,7 @@ class GaussianNoise:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_guarantee(self.epsilon, self.delta)
         if not 0 < self.clip < math.inf:
             raise ValueError(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..budget import PrivacyBudget
-from ..errors import Features, check_order
+from ..errors import Features, check_fields, check_order
 from ..numeric import wide
 from ..sketch import midpoint_levels, quantile_sketches, unit_projections
 from ..sliced import pairwise_sliced_wasserstein
@@ -40,6 +40,7 @@ class QuantileSketches(Protocol):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_order(self.order)
         if self.projections < 1 or self.quantiles < 1:
             raise ValueError(

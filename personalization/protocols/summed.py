@@ -11,12 +11,12 @@ from torch import Tensor
 from ..budget import PrivacyBudget
 from ..calibration import Measured, calibrate
 from ..distances import Distances
-from ..errors import Features
+from ..errors import Features, check_counts, check_draws, check_features, check_fields, check_gate
 from ..kind import DistanceKind, Statistics
 from ..null import Null, fit_null, size_grid
-from ..numeric import rounding, size_groups, wide
+from ..numeric import rounding, single, size_groups, wide
 from ..population import client_statistics
-from ..reference import Summary, Weighting, client_weights, summarise
+from ..reference import Summary, Weighting, check_weighting, client_weights, summarise
 from ..sketch import unit_projections
 from ..sliced import SlicedDistance
 from .base import Outcome, Protocol
@@ -66,6 +66,7 @@ class SummedReference(Protocol):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not isinstance(self.kind, DistanceKind):
             raise ValueError(
                 f"SummedReference: kind={self.kind!r} is no distance of sums; take SlicedDistance() or GaussianDistance()."
@@ -75,6 +76,13 @@ class SummedReference(Protocol):
                 "SummedReference: each client adds only its share of the noise, which protects nobody without masks; "
                 "leave masks at PairwiseMasks()."
             )
+        for name, kind in (("noise", GaussianNoise), ("masks", PairwiseMasks)):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise ValueError(f"SummedReference: {name}={value!r}; give {kind.__name__}(...), or None.")
+        check_weighting(self.weighting)
+        check_draws(self.draws)
+        check_gate(self.gate)
 
     def learns(self) -> str:
         """What the server learns."""
@@ -157,18 +165,51 @@ class SummedReference(Protocol):
         return Outcome(Transcript(tuple(messages), len(n)), distances=distances)
 
     def summary(self, samples: Tensor) -> Summary:
-        """In a federation of one's own, on a client: what goes up, to be added to the others' (without noise)."""
+        """In a federation of one's own, on a client: what goes up, to be added to the others'.
+
+        Raises:
+            ValueError: samples that no distance can be measured of; a protocol with noise, which this has not.
+        """
+        if self.noise is not None:
+            raise ValueError(
+                "SummedReference: summary() is exact, and noise=... would promise what it does not protect. Play the "
+                "parties with run(), or leave the noise out."
+            )
+        (samples,) = single(check_features([samples]))
         return summarise(self.kind.statistics(samples), len(samples), weighting=self.weighting)
 
     def answer(self, samples: Tensor, total: Summary) -> tuple[Tensor, Tensor]:
-        """There, on a client again: its squared distance to the others and that number's variance, scalars."""
+        """There, on a client again: its squared distance to the others and that number's variance, scalars.
+
+        A client that is alone has distance 0.
+
+        Raises:
+            ValueError: samples that no distance can be measured of.
+        """
+        (samples,) = single(check_features([samples]))
         own = {name: x[None] for name, x in self.kind.statistics(samples).items()}
         summary = summarise(own, torch.tensor([len(samples)]), weighting=self.weighting)
+        if float(total.weight) <= float(summary.weight[0]):
+            return wide(samples).new_zeros(()), wide(samples).new_zeros(())
         squared, variance = self._compare([samples], own, summary, total, {})
         return squared[0], variance[0]
 
     def judge(self, total: Summary, n: Tensor, squared: Tensor, variance: Tensor) -> Distances:
-        """There, on the server: the clients' calibrated distances from their answers ``(clients,)``, float64."""
+        """There, on the server: the clients' calibrated distances from their answers ``(clients,)``, float64.
+
+        Raises:
+            ValueError: counts that fit no client; an answer that is NaN or infinite.
+        """
+        n = check_counts(n, len(squared), least=2).to(squared.device)
+        broken = (~(squared.isfinite() & variance.isfinite())).nonzero()
+        if len(broken):
+            raise ValueError(
+                f"Client {int(broken[0])} answered {float(squared[broken[0]]):g} with variance "
+                f"{float(variance[broken[0]]):g}; leave it out, or ask again."
+            )
+        if len(n) == 1:  # nobody to be far from
+            zero, one = torch.zeros_like(squared), torch.ones_like(squared)
+            return Distances(squared, zero, zero, zero, one, n, squared, zero)
         return self._judge(total, n, squared, variance, self._null(total, {}, n), dtype=squared.dtype)
 
     def scales(self, sizes: Sequence[int], features: int) -> dict[str, float]:
@@ -223,7 +264,13 @@ class SummedReference(Protocol):
             if self.noise is not None:
                 share = self.noise.draw(tuple(ups[name].shape), scale / clients**0.5, position)
                 ups[name] = ups[name] + share.to(ups[name])
-        return ups if self.masks is None else self.masks.encode(ups)
+        if self.masks is None:
+            return ups
+        for name in ("sketch", "cov"):
+            # A covariance that is the rounding of its mean is none.
+            if name in ups and float(ups[name].abs().max()) > 1e-12 * float(ups["mean"].abs().max()) ** 2:
+                self.masks.refuse_coarse(name, ups[name])
+        return self.masks.encode(ups)
 
     def _total(self, ups: Statistics, n: Tensor) -> Summary:
         """What the server has of them: their sum, and the weights, which follow from the sample counts."""

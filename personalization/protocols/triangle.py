@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..budget import PrivacyBudget
-from ..errors import Features
+from ..errors import Features, check_fields
 from .base import Outcome, Protocol
 from .interpolation import gaussian_points, interpolant, wasserstein
 from .noise import GaussianNoise
@@ -52,6 +52,7 @@ class TriangleWad(Protocol):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 < self.share < 1:
             raise ValueError(f"share={self.share} must lie between 0 and 1.")
         if self.support is not None and self.support < 1:

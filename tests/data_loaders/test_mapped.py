@@ -1,8 +1,10 @@
 """A population in a file is the population in memory, and memory does not hold it."""
 
+import os
 import subprocess
 import sys
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -127,6 +129,35 @@ def test_an_error_while_parts_are_made_leaves_no_file(whole, tmp_path):
     with pytest.raises(OSError, match="No space"):
         map_series(parts(), tmp_path / "new")
     assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
+def test_a_full_disk_is_told_and_keeps_the_older_file(whole, tmp_path, monkeypatch):
+    before = map_series([whole], tmp_path)
+    monkeypatch.setattr(MappedFile, "_open", lambda self: Path("/dev/full").open("wb"))  # noqa: SIM115
+    with pytest.raises(OSError, match=r"No space left on device, after \d+ MB: .*series.f32"):
+        map_series([whole], tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["series.f32"]
+    same(before, whole)
+
+
+def test_what_killed_processes_left_is_removed_and_what_others_write_is_not(whole, tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left, ours = (tmp_path / f"series.f32.{number}.new" for number in (gone.pid, os.getppid()))
+    left.touch()
+    ours.touch()
+    map_series(whole, tmp_path)
+    assert not left.exists()
+    assert ours.exists()
+
+
+def test_what_is_no_series_and_no_folder_is_refused(whole, tmp_path):
+    with pytest.raises(DataError, match="A part is of type Tensor"):
+        map_series([whole.values], tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"file is a file; give a folder for series.f32"):
+        map_series(whole, tmp_path / "file")
 
 
 def test_a_file_of_nothing_is_no_values(tmp_path):
