@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import atexit
 import copy
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
@@ -18,9 +21,9 @@ class BackgroundCheckpointIO(TorchCheckpointIO):
     """Copies a checkpoint, and writes it on a thread of its own; for ``Trainer(plugins=[...])``.
 
     One checkpoint is written at a time, and the next is made when it is there, so that clients on disk
-    (:mod:`persofl.diskstore`), which know the way back to two moments, never get further ahead of the file. Lightning
-    replaces a file when the new one is whole, so that a process that dies leaves the one before. An error while writing
-    is raised by the next call, or when the fit ends.
+    (:mod:`persofl.diskstore`), which know the way back to two moments, never get further ahead of the file. A file is put
+    in its place when it is whole, so that a process that dies, or a disk that is full, leaves the one before. An error
+    while writing is raised by the next call, or when the fit ends.
 
     The thread is there while a :class:`~persofl.FederatedModule` fits, from :meth:`start` to :meth:`teardown`. Otherwise
     nobody would wait for the file, so a checkpoint is written at once; so it is inside another plugin, because Lightning's
@@ -43,16 +46,37 @@ class BackgroundCheckpointIO(TorchCheckpointIO):
         """Begin to write, or write; see the class."""
         self.settle()
         if self._writer is None:
-            super().save_checkpoint(checkpoint, path, storage_options)
+            self._write(checkpoint, path, storage_options)
             return
         try:
             # Not of tensors only: callbacks put into a checkpoint what they like, and go on changing it.
             copied = copy.deepcopy(checkpoint)
         except Exception:
             # What can be written need not be copyable, such as a tensor with its gradient's graph.
+            self._write(checkpoint, path, storage_options)
+            return
+        self._pending = self._writer.submit(self._write, copied, path, storage_options)
+
+    def _write(self, checkpoint: dict[str, Any], path: Any, storage_options: Any) -> None:
+        """Whole, or not at all: beside its place, in which it is put at once.
+
+        Lightning's own writing ends in a copy over the older file where the system's temporary files lie on another disk.
+        """
+        if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        self._pending = self._writer.submit(super().save_checkpoint, copied, path, storage_options)
+        place = Path(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        growing = place.with_name(f"{place.name}.new")
+        try:
+            with growing.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            growing.replace(place)
+        except BaseException:
+            growing.unlink(missing_ok=True)
+            raise
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> Any:
         """Read a checkpoint, after what is being written."""
@@ -95,6 +119,17 @@ class BackgroundCheckpointIO(TorchCheckpointIO):
         # Threads have ended by now. Only in a forked process, which has none, something is not done, and never will be.
         if self._pending is not None and self._pending.done():
             self.settle()
+
+
+def begin_writing(trainer: Any) -> None:
+    """From here to the trainer's teardown checkpoints may be written in the background.
+
+    Not where a callback links to the last one, which has to be there at once.
+    """
+    writer = trainer.strategy.checkpoint_io
+    linked = any(getattr(callback, "save_last", None) == "link" for callback in trainer.callbacks)
+    if isinstance(writer, BackgroundCheckpointIO) and not linked:
+        writer.start()
 
 
 def settle_together(plugin: Any, ranks: Ranks) -> None:

@@ -4,7 +4,7 @@ A file a matrix, a row a client, written in place. What a row held when the last
 log before it is written over, so that the store can go back to either of the last two checkpoints: to the older one too,
 because a process may die after the store was marked and before the checkpoint file was in place. Rows are read and written
 by their offsets, for a cohort only, on a thread of their own; the operating system writes them back behind the run. A crash
-of the process loses nothing; of the machine, nothing that was on disk at the last mark.
+of the process loses nothing. One of the machine may, since no round waits until the system has written.
 
 Several processes of one machine share the folder: each writes its own clients' rows, and an undo log of its own. The first
 begins the folder and goes back to a checkpoint for all, so that a run may go on with another number of processes.
@@ -30,7 +30,6 @@ from .ranks import ALONE, Ranks
 from .store import ClientStore
 
 _HEAD = struct.Struct("<q")  # client
-_KEPT = 2  # undo logs: back to the last checkpoint, or to the one before
 ABOUT = "store.json"
 _HINT = "The checkpoint on file is as it was."
 
@@ -51,6 +50,8 @@ class DiskStore(ClientStore):
         self.folder = Path(folder)
         self.token, self.generation = "", 0
         self._ranks = ALONE
+        self._marks, self._floor = 0, 0  # marks of this fit, and the oldest moment that a file may hold
+        self._broken: PersoflError | None = None
         self.columns: dict[str, int] = {}
         self._files: dict[str, int] = {}
         self._logged = torch.zeros(population, dtype=torch.bool)
@@ -89,7 +90,11 @@ class DiskStore(ClientStore):
         return found
 
     def write(self, clients: Tensor, rows: Rows) -> None:
-        """Keep the rows of ``clients``; on disk by the time that anyone reads them."""
+        """Keep the rows of ``clients``; on disk by the time that anyone reads them.
+
+        Raises:
+            PersoflError: they, or earlier ones, could not be written; from then on until a checkpoint is loaded.
+        """
         self._settle(None)
         if rows and not self.columns:
             self._begin({name: values.shape[1] for name, values in rows.items()})
@@ -108,7 +113,10 @@ class DiskStore(ClientStore):
         self._ranks.agree(self._sync, _HINT)
         # Processes stay at one generation: none knows what the others wrote.
         if self.columns and (self._ranks.count > 1 or bool(self._logged.any())):
+            if self._marks:  # the fit went on, so that the checkpoint of its last mark is on file
+                self._floor = self.generation
             self._next(self.generation + 1)
+        self._marks += 1
         mark = (
             torch.frombuffer(bytearray(self.token.encode()), dtype=torch.uint8)
             if self.token
@@ -127,6 +135,7 @@ class DiskStore(ClientStore):
             return
         self._refuse_other_population(len(state["seen"]))
         self._close()
+        self._marks, self._floor = 0, 0
         if len(state["disk"]):
             token, generation = (
                 bytes(state["disk"].to(torch.uint8).tolist()).decode(),
@@ -171,8 +180,16 @@ class DiskStore(ClientStore):
             self._log.close()
         self._log = open(self.folder / f"undo-{generation}-{self._ranks.rank}.log", "wb", buffering=0)  # noqa: SIM115
         self._logged.zero_()
-        for log in self.folder.glob(f"undo-{generation - _KEPT}-*.log"):  # of processes that are no more, too
-            log.unlink(missing_ok=True)
+        for number, log in self._logs():  # of processes that are no more, too
+            if number < self._floor:
+                log.unlink(missing_ok=True)
+
+    def _logs(self) -> list[tuple[int, Path]]:
+        return [(int(file.stem.split("-")[1]), file) for file in self.folder.glob("undo-*-*.log")]
+
+    def begin(self) -> None:
+        """A fit begins: whether the last mark's checkpoint got to its file is not known here, so its way back stays."""
+        self._marks = 0
 
     def _keep(self, clients: Tensor, rows: Rows) -> None:
         """On the writer's thread: save what is written over for the first time since the checkpoint, then write."""
@@ -184,7 +201,12 @@ class DiskStore(ClientStore):
                 _HEAD.pack(client) + b"".join(values[row].numpy().tobytes() for values in old)
                 for row, client in enumerate(chosen.tolist())
             ]
-            _whole(self._log.fileno(), b"".join(parts))
+            begin = os.fstat(self._log.fileno()).st_size
+            try:
+                _whole(self._log.fileno(), b"".join(parts))
+            except OSError:
+                os.ftruncate(self._log.fileno(), begin)  # half an entry would shift all behind it
+                raise
             self._logged[chosen] = True
         for name, values in rows.items():
             self._write(name, clients, values)
@@ -205,6 +227,8 @@ class DiskStore(ClientStore):
 
     def _settle(self, clients: Tensor | None) -> None:
         """Wait for the rows under way, of these clients or of any; what went wrong there is raised here."""
+        if self._broken is not None:
+            raise self._broken
         if self._pending is None:
             return
         busy, writing = self._pending
@@ -214,10 +238,11 @@ class DiskStore(ClientStore):
         try:
             writing.result()
         except OSError as error:
-            raise PersoflError(
+            self._broken = PersoflError(
                 f"The clients' rows could not be written to {self.folder}: {error}. The last checkpoint is as it was; make "
                 "room and go on from it."
-            ) from error
+            )
+            raise self._broken from error
 
     def _reopen(self, token: str, generation: int) -> None:
         try:
@@ -236,7 +261,7 @@ class DiskStore(ClientStore):
 
     def _go_back(self, generation: int) -> None:
         """Write back what all processes' logs saved since a moment, the latest first, and drop what lies behind it."""
-        logs = [(int(file.stem.split("-")[1]), file) for file in self.folder.glob("undo-*-*.log")]
+        logs = self._logs()
         kept = sorted({number for number, _ in logs})
         if generation not in kept:
             raise PersoflError(
@@ -264,6 +289,8 @@ class DiskStore(ClientStore):
         with log.open("rb") as file:
             while len(entry := file.read(size)) == size:
                 (client,) = _HEAD.unpack_from(entry)
+                if not 0 <= client < len(self.seen):
+                    raise PersoflError(f"{log} is damaged: it names client {client} of {len(self.seen)}.")
                 values = torch.frombuffer(bytearray(entry[_HEAD.size :]), dtype=torch.float32)
                 yield client, values.reshape(1, width)
 
@@ -287,7 +314,9 @@ class DiskStore(ClientStore):
             )
 
     def _close(self) -> None:
-        self._settle(None)
+        if self._broken is None:
+            self._settle(None)
+        self._broken = None
         for file in self._files.values():
             os.close(file)
         self._files.clear()

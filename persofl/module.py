@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from .algorithms import Algorithm
 from .blending import Mixed
-from .checkpoints import BackgroundCheckpointIO, on_host, plain, settle_together
+from .checkpoints import begin_writing, on_host, plain, settle_together
 from .diskstore import DiskStore
 from .errors import PersoflError
 from .evaluation import client_experts, evaluate_clients, population_gate, population_metrics, weighed
@@ -129,10 +129,10 @@ class FederatedModule(pl.LightningModule):
             object.__setattr__(self, "federation", dataclasses.replace(self.federation, ranks=ranks))
 
     def on_fit_start(self) -> None:
-        """From here to the trainer's teardown checkpoints may be written in the background."""
-        writer = self.trainer.strategy.checkpoint_io
-        if isinstance(writer, BackgroundCheckpointIO):
-            writer.start()
+        """Write checkpoints in the background, and keep the way back to those that may be the last."""
+        begin_writing(self.trainer)
+        if isinstance(self.federation.store, DiskStore):
+            self.federation.store.begin()
 
     def on_train_start(self) -> None:
         """Refuse rounds whose noise the privacy budget does not cover, before the first.

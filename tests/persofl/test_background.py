@@ -10,7 +10,7 @@ from collections import OrderedDict, deque, namedtuple
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.plugins.io.wrapper import _WrappingCheckpointIO
 
@@ -23,13 +23,13 @@ from persofl.ranks import ALONE
 @pytest.fixture
 def slow(monkeypatch):
     """Writing waits until it is let go."""
-    gate, write = threading.Event(), TorchCheckpointIO.save_checkpoint
+    gate, write = threading.Event(), BackgroundCheckpointIO._write
 
     def save(self, checkpoint, path, storage_options=None):
         assert gate.wait(20)
         write(self, checkpoint, path, storage_options)
 
-    monkeypatch.setattr(TorchCheckpointIO, "save_checkpoint", save)
+    monkeypatch.setattr(BackgroundCheckpointIO, "_write", save)
     return gate
 
 
@@ -56,13 +56,13 @@ def full_after(monkeypatch):
     """Make the disk full once so many checkpoints are on it."""
 
     def after(count):
-        write, begun = TorchCheckpointIO.save_checkpoint, []
+        write, begun = BackgroundCheckpointIO._write, []
 
         def save(*arguments):
             begun.append(arguments)
             (write if len(begun) <= count else full)(*arguments)
 
-        monkeypatch.setattr(TorchCheckpointIO, "save_checkpoint", save)
+        monkeypatch.setattr(BackgroundCheckpointIO, "_write", save)
 
     return after
 
@@ -152,7 +152,7 @@ def test_where_writing_failed_the_older_one_stays_and_the_error_is_for_all(io, t
     io.save_checkpoint({"round": 1}, old)
     io.settle()
     with monkeypatch.context() as patched:
-        patched.setattr(TorchCheckpointIO, "save_checkpoint", full)
+        patched.setattr(BackgroundCheckpointIO, "_write", full)
         io.save_checkpoint({"round": 2}, new)
         io.remove_checkpoint(old)
     assert torch.load(old)["round"] == 1
@@ -168,7 +168,7 @@ def test_an_error_is_raised_by_what_comes_next_and_spoils_nothing(then, io, tmp_
     io.save_checkpoint({"round": 1}, path)
     io.settle()
     with monkeypatch.context() as patched:
-        patched.setattr(TorchCheckpointIO, "save_checkpoint", full)
+        patched.setattr(BackgroundCheckpointIO, "_write", full)
         io.save_checkpoint({"round": 2}, path)
         with pytest.raises(OSError, match="No space left"):
             {
@@ -201,7 +201,7 @@ def slowly_full(monkeypatch):
         assert gate.wait(20)
         full()
 
-    monkeypatch.setattr(TorchCheckpointIO, "save_checkpoint", save)
+    monkeypatch.setattr(BackgroundCheckpointIO, "_write", save)
     return gate
 
 
@@ -220,9 +220,9 @@ def test_who_is_interrupted_while_waiting_still_hears_of_the_error(slowly_full, 
 def test_what_no_teardown_told_is_told_when_the_process_ends(tmp_path):
     code = (
         "from persofl.checkpoints import BackgroundCheckpointIO\n"
-        "from pytorch_lightning.plugins.io import TorchCheckpointIO\n"
+        "from persofl.checkpoints import BackgroundCheckpointIO\n"
         "def full(*_): raise OSError(28, 'No space left on device')\n"
-        "TorchCheckpointIO.save_checkpoint = full\n"
+        "BackgroundCheckpointIO._write = full\n"
         "io = BackgroundCheckpointIO()\n"
         "io.start()\n"
         "io.save_checkpoint({}, 'a.ckpt')\n"
@@ -242,6 +242,40 @@ class EveryRound(Callback):
 
     def on_train_batch_end(self, trainer, *_):
         trainer.save_checkpoint(self.folder / self.name.format(trainer.global_step))
+
+
+def saved(writer, content, path):
+    writer.save_checkpoint(content, path)
+    writer.settle()
+
+
+@pytest.mark.parametrize("fitting", [False, True])
+def test_a_file_is_whole_or_as_it_was(fitting, io, tmp_path, monkeypatch):
+    """Cut off in the middle: what is in its place is the older one, and nothing lies beside it."""
+    writer = io if fitting else BackgroundCheckpointIO()
+    path = tmp_path / "last.ckpt"
+    saved(writer, {"round": 1}, path)
+    save = torch.save
+
+    def cut_off(content, file):
+        save(content, file)
+        file.truncate(20)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", cut_off)
+        with pytest.raises(OSError, match="No space left"):
+            saved(writer, {"round": 2}, path)
+    assert torch.load(path, weights_only=True) == {"round": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_link_to_the_last_one_finds_it(module, tmp_path, trainer):
+    keep = ModelCheckpoint(
+        tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1, save_last="link"
+    )
+    trainer(3, callbacks=[keep], plugins=[BackgroundCheckpointIO()]).fit(module("ditto"))
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 3
 
 
 @pytest.mark.parametrize("method", ["ditto", "apfl+mix_by_distance", "fedadam"])
@@ -292,7 +326,7 @@ def test_outside_of_a_fit_it_is_there_at_once_or_the_error_is(
     fitted.save_checkpoint(tmp_path / "a.ckpt")
     assert torch.load(tmp_path / "a.ckpt", weights_only=True)["global_step"] == 1
     assert not writing_threads()
-    monkeypatch.setattr(TorchCheckpointIO, "save_checkpoint", full)
+    monkeypatch.setattr(BackgroundCheckpointIO, "_write", full)
     with pytest.raises(OSError, match="No space left"):
         fitted.save_checkpoint(tmp_path / "b.ckpt")
 

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from persofl import FederatedModule, PersoflError, build_model
+from persofl.checkpoints import BackgroundCheckpointIO
 from persofl.diskstore import ABOUT, DiskStore
 from persofl.models import Shape
 from persofl.store import ClientStore
@@ -165,6 +166,40 @@ def test_a_full_disk_is_told_and_the_checkpoint_stays(tmp_path, monkeypatch):
     same(again, kept[-1][1])
 
 
+def test_half_an_undo_entry_is_taken_back_and_the_store_waits_for_a_checkpoint(tmp_path, monkeypatch):
+    disk, kept = history(tmp_path, 2)
+    write = os.write
+
+    def short(file, content):
+        write(file, bytes(content)[:11])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", short)
+        disk.write(torch.tensor([1, 4]), rows(2, 9))
+        with pytest.raises(PersoflError, match="could not be written"):
+            disk._settle(None)
+    assert all(log.stat().st_size == 0 for log in tmp_path.glob(f"undo-{disk.generation}-0.log"))
+    for call in (lambda: disk.write(torch.tensor([2]), rows(1)), disk.state_dict):
+        with pytest.raises(PersoflError, match="go on from it"):
+            call()
+    disk.load_state_dict(kept[-1][0])
+    same(disk, kept[-1][1])
+    disk.write(torch.tensor([1, 4]), rows(2, 9))
+    kept[-1][1].write(torch.tensor([1, 4]), rows(2, 9))
+    same(disk, kept[-1][1])
+
+
+def test_a_damaged_log_is_named(tmp_path):
+    disk, kept = history(tmp_path, 2)
+    disk.write(torch.tensor([1]), rows(1, 9))
+    disk._settle(None)
+    log = tmp_path / f"undo-{disk.generation}-0.log"
+    log.write_bytes(b"\xff" * log.stat().st_size)
+    with pytest.raises(PersoflError, match=r"undo-.*is damaged: it names client -1 of 10"):
+        DiskStore(10, tmp_path).load_state_dict(kept[-1][0])
+
+
 # --- in a run ----------------------------------------------------------------------------------------------
 
 
@@ -173,8 +208,9 @@ def module(data, store=None, method="ditto"):
     return FederatedModule(data, model, method, store=store)
 
 
-def fit(built, steps, checkpoint=None):
+def fit(built, steps, checkpoint=None, **options):
     trainer = pl.Trainer(
+        **options,
         max_steps=steps,
         max_epochs=-1,
         accelerator="cpu",
@@ -202,6 +238,32 @@ def test_a_run_on_disk_is_the_run_in_memory_and_resumes_equal(method, population
     for name, values in memory.federation.store.rows.items():
         found = rest.federation.store.read(torch.arange(clients), {name: torch.zeros_like(values)})
         assert torch.equal(found[name], values)
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_checkpoints_that_fail_in_a_row_leave_the_way_back(background, population, tmp_path, monkeypatch):
+    clients = len(population)
+    built = module(population, DiskStore(clients, tmp_path / "clients"))
+    last = tmp_path / "last.ckpt"
+    fit(built, 3).save_checkpoint(last)
+    wanted = module(population)
+    fit(wanted, 7)
+
+    class Save(pl.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            trainer.save_checkpoint(last)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", full)
+        for _ in range(3):
+            with pytest.raises((OSError, RuntimeError), match="No space left"):
+                fit(built, 20, callbacks=[Save()], plugins=[BackgroundCheckpointIO()] if background else [])
+    rest = module(population, DiskStore(clients, tmp_path / "clients"))
+    fit(rest, 7, last)
+    assert torch.equal(rest.server, wanted.server)
 
 
 KILLED = """

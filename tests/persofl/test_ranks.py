@@ -16,7 +16,6 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from data_loaders import SimulatedHouseholds, WindowSpec, make_windows
 from data_loaders.partition import HoldOut
@@ -239,7 +238,7 @@ class EveryRound(pl.Callback):
 
 
 def disk_full_after(written):
-    write, begun = TorchCheckpointIO.save_checkpoint, []
+    write, begun = BackgroundCheckpointIO._write, []
 
     def save(*arguments):
         begun.append(arguments)
@@ -247,7 +246,7 @@ def disk_full_after(written):
             raise OSError(28, "No space left on device")
         write(*arguments)
 
-    TorchCheckpointIO.save_checkpoint = save
+    BackgroundCheckpointIO._write = save
 
 
 def writing(rank, count, folder, port, written):
