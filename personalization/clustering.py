@@ -63,6 +63,18 @@ def build_clustering(name: str, **params: object) -> Clustering:
     return CLUSTERINGS[name](**params)
 
 
+def need_sklearn() -> None:
+    """Say how to get scikit-learn where it is missing, before anything is computed: nothing else here needs it.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise ImportError("find_clusters needs scikit-learn: pip install scikit-learn") from error
+
+
 @register_clustering("agglomerative")
 @dataclass(frozen=True)
 class Agglomerative(Clustering):
@@ -78,6 +90,7 @@ class Agglomerative(Clustering):
     def __post_init__(self) -> None:
         if self.linkage not in ("average", "complete"):
             raise ValueError(f"Agglomerative: linkage={self.linkage!r}: 'average' or 'complete'.")
+        need_sklearn()
 
     def split(self, distances: Array, count: int, seed: int) -> Array:
         """See :class:`Clustering`; nothing is drawn."""
@@ -96,6 +109,9 @@ class Spectral(Clustering):
     Finds clusters of any shape, as chains of near clients, where the others look for balls. The graph is
     :func:`personalization.cluster_count.affinity`.
     """
+
+    def __post_init__(self) -> None:
+        need_sklearn()
 
     def split(self, distances: Array, count: int, seed: int) -> Array:
         """See :class:`Clustering`; the seed is that of the eigensolver's first vector."""

@@ -1,6 +1,7 @@
 """Planted clusters are found, one cluster stays one, and every choice is a function of its arguments."""
 
 import math
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -209,8 +210,23 @@ def test_bad_choices_are_refused():
     for options, message in (
         ({"method": "spectrum"}, "Unknown clustering 'spectrum'; did you mean 'spectral'"),
         ({"choose": "gaps"}, "Unknown criterion 'gaps'; did you mean 'gap'"),
-        ({"max_clusters": 0}, "max_clusters=0: give at least 1"),
+        (
+            {"method": None},
+            "method=None: give a name, agglomerative, k_medoids, spectral, or a clustering built",
+        ),
+        ({"method": KMedoids}, "method=<class .*KMedoids'>: give a name"),
+        ({"choose": None}, "Unknown criterion None"),
+        ({"max_clusters": 0}, "max_clusters=0 is no whole number of at least 1: the most clusters"),
+        ({"max_clusters": 2.5}, "max_clusters=2.5 is no whole number"),
+        ({"max_clusters": "3"}, "max_clusters='3' is no whole number"),
+        ({"seed": "a"}, "seed='a' is no whole number"),
         ({"alpha": 1.0}, "alpha=1.0: give the level of a test"),
+        ({"alpha": ".1"}, "alpha='.1' is no number: give the level of a test"),
+        ({"z": distances.tolist()}, "z is of type list; give a matrix, such as pairwise_distances"),
+        (
+            {"z": torch.ones(14, 14).index_put_((torch.tensor(2), torch.tensor(5)), torch.tensor(math.nan))},
+            "z of clients 2 and 5 is NaN",
+        ),
         ({"z": torch.ones(3, 3)}, r"z has shape \(3, 3\); give one for every pair, \(14, 14\)"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -234,3 +250,41 @@ def test_a_clustering_of_ones_own():
     labels = torch.arange(12) // 6
     distances = (labels[:, None] != labels).double() * 3
     assert torch.equal(find_clusters(distances, Halves()).labels, labels)
+
+
+def test_clusters_without_members_are_refused():
+    distances = torch.tensor([[1.0, 5.0], [5.0, 1.0]])
+    assert nearest_cluster(distances, torch.tensor([0, 1])).tolist() == [0, 1]
+    for labels, message in (
+        (torch.tensor([0, 2]), r"labels are \[0, 2\]; number the clusters from 0 and leave none out"),
+        (torch.tensor([1, 1]), r"labels are \[1\]; number the clusters"),
+        (torch.tensor([-1, 0]), r"labels are \[-1, 0\]; number the clusters"),
+        (torch.tensor([0.0, 1.0]), r"labels are torch.float32 \(2,\); give one whole number for each column"),
+        (
+            torch.tensor([0, 1, 1]),
+            r"labels are torch.int64 \(3,\); give one whole number for each column, \(2,\)",
+        ),
+        ([0, 1], "labels are list; give one whole number"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            nearest_cluster(distances, labels)
+    with pytest.raises(ValueError, match="row 1, column 0 is nan; give finite"):
+        nearest_cluster(torch.tensor([[1.0, 5.0], [math.nan, 1.0]]), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match=r"distances are torch.float32 \(2,\); give a floating-point matrix"):
+        nearest_cluster(distances[0], torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("method", "choose"), [("agglomerative", "gap"), ("spectral", "gap"), ("k_medoids", "silhouette")]
+)
+def test_without_scikit_learn_it_is_said_how_to_get_it(method, choose, monkeypatch):
+    """Also where one cluster is found without it: not with some data only."""
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(ImportError, match="find_clusters needs scikit-learn: pip install scikit-learn"):
+        find_clusters(torch.zeros(3, 3), method, choose=choose)
+
+
+def test_medoids_do_without_scikit_learn(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    distances, labels = planted((6, 8))
+    assert agreement(find_clusters(distances, "k_medoids"), labels) == 1
