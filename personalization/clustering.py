@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from .cluster_count import Array, affinity
+from .cluster_count import Array, affinity, beyond_noise
 from .errors import check_options, unknown_name
 
 
@@ -118,7 +118,7 @@ class Spectral(Clustering):
         from sklearn.cluster import spectral_clustering
 
         # A little affinity between all: of a graph in pieces, eigenvectors are arbitrary within the pieces.
-        near = affinity(distances) + 1e-8
+        near = affinity(distances, beyond_noise(distances)) + 1e-8
         labels: Array = spectral_clustering(
             near, n_clusters=count, assign_labels="cluster_qr", random_state=seed
         )

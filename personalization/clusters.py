@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cluster_count import CRITERIA, Array, Evidence
+from .cluster_count import CRITERIA, Array, Evidence, beyond_noise
 from .clustering import CLUSTERINGS, Clustering, build_clustering, need_sklearn
 from .errors import check_number, check_whole, unknown_name
 from .graph import check_pairwise
@@ -60,6 +60,7 @@ def find_clusters(
         choose: how many: a name in ``CRITERIA``, "eigengap", "silhouette" or "gap".
         max_clusters: at most so many, and at most ``clients - 1``.
         z: how far each squared distance lies beyond what chance shows, in its standard deviations, ``(clients, clients)``.
+            Give it: it also tells the noise within a group from a difference.
         alpha: level of the tests for one cluster.
         seed: of the criterion's draws.
 
@@ -79,11 +80,12 @@ def find_clusters(
     reason = _why_one(distances, z, alpha, max_clusters)
     if reason:
         return Clusters(one, 1, reason)
-    numbers: Array = distances.detach().double().cpu().numpy()
-    numbers = (numbers + numbers.T) / 2
-    np.fill_diagonal(numbers, 0)
+    numbers = _symmetric(distances)
     most = min(max_clusters, len(numbers) - 1)
-    chosen = CRITERIA[choose](Evidence(numbers, lambda d, k: built.split(d, k, seed), most, alpha, seed))
+    beyond = beyond_noise(numbers) if z is None else _symmetric(z)
+    chosen = CRITERIA[choose](
+        Evidence(numbers, lambda d, k: built.split(d, k, seed), most, alpha, seed, beyond)
+    )
     if chosen.count == 1:
         return Clusters(one, 1, chosen.reason, chosen.scores)
     labels = numbered(torch.as_tensor(built.split(numbers, chosen.count, seed))).to(distances.device)
@@ -105,6 +107,14 @@ def _why_one(distances: Tensor, z: Tensor | None, alpha: float, max_clusters: in
         if chance >= alpha:
             return f"no two clients differ beyond chance: a largest z of {largest:.1f} has chance {chance:.2g} or less"
     return ""
+
+
+def _symmetric(pairs: Tensor) -> Array:
+    """In float64, at least 0, and 0 on the diagonal; infinite z-scores become large ones, that arithmetic can hold."""
+    numbers: Array = np.clip(pairs.detach().double().cpu().numpy(), 0, 1e300)
+    numbers = numbers / 2 + numbers.T / 2
+    np.fill_diagonal(numbers, 0)
+    return numbers
 
 
 def chance_of_largest(z: float, clients: int) -> float:

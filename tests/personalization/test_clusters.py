@@ -9,7 +9,8 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
-from personalization.cluster_count import CRITERIA, affinity, between, coordinates
+from personalization import pairwise_distances
+from personalization.cluster_count import CRITERIA, affinity, between, beyond_noise, coordinates
 from personalization.clustering import (
     CLUSTERINGS,
     Agglomerative,
@@ -97,7 +98,7 @@ def test_pairs_that_do_not_differ_are_one_cluster():
     found = find_clusters(distances, z=z)
     assert found.count == 1
     assert "no two clients differ beyond chance: a largest z of 2.0" in found.reason
-    z[0, 1] = z[1, 0] = 20.0
+    z[distances > 8] = 20.0  # those of two groups
     assert agreement(find_clusters(distances, z=z), labels) == 1
 
 
@@ -200,6 +201,61 @@ def test_the_scores_are_silhouettes():
     found = find_clusters(distances, "k_medoids", choose="silhouette")
     labels = KMedoids().split(distances.numpy(), 2, 0)
     assert found.scores[2] == pytest.approx(silhouette_score(distances.numpy(), labels, metric="precomputed"))
+
+
+# --- noise within groups: calibrated distances of mostly zeros ------------------------------------------------
+
+
+def noisy(groups, clients, gap, seed):
+    """Calibrated squared distances and z of clients in so many groups, noise chi-square per pair, below z = 1 cut to 0."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(clients) % groups
+    errors = (
+        generator.normal(size=(clients, 4)) / 2
+    )  # of clients' own samples: pairs of one client go together
+    centres = np.eye(4)[labels] * gap * (groups > 1)
+    squares = between(centres + errors) ** 2
+    z = (squares - 2.0) / math.sqrt(2.0)
+    np.fill_diagonal(z, 0)
+    distances = np.sqrt(np.where(z >= 1, z * math.sqrt(2.0), 0))
+    return torch.tensor(distances), torch.tensor(z), torch.tensor(labels)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("gap", [10.0, 40.0, 1000.0])
+@pytest.mark.parametrize(("groups", "clients"), [(2, 8), (2, 12), (2, 30), (3, 12), (3, 21)])
+def test_noise_within_groups_does_not_split_them(groups, clients, gap, known):
+    """However far apart the groups are: zeros within them are no unit to measure noise by."""
+    right = 0
+    for seed in range(20):
+        distances, z, labels = noisy(groups, clients, gap, seed)
+        found = find_clusters(distances, z=z if known else None)
+        right += found.count == groups and agreement(found, labels) == 1
+    assert right >= (20 if known else 17)
+
+
+@pytest.mark.parametrize(("clients", "gap"), [(12, 10.0), (20, 1000.0)])
+def test_the_gap_measures_in_noise(clients, gap):
+    for seed in range(2):
+        distances, z, labels = noisy(2, clients, gap, seed)
+        found = find_clusters(distances, choose="gap", z=z, max_clusters=6)
+        assert agreement(found, labels) == 1
+
+
+def test_measured_clients_of_two_laws_are_two_clusters():
+    torch.manual_seed(4)
+    features = [torch.randn(60, 3) + 8 * (k % 2) for k in range(12)]
+    pairs = pairwise_distances(features, draws=64, projections=16)
+    assert find_clusters(pairs.calibrated, z=pairs.z).labels.tolist() == [0, 1] * 6
+
+
+def test_copies_and_raw_distances_show_no_noise():
+    labels = torch.arange(9) % 3
+    copies = (labels[:, None] != labels).double().numpy()
+    assert beyond_noise(copies) is None
+    assert beyond_noise(planted((6, 8))[0].numpy()) is None
+    copies[0, 3] = copies[3, 0] = 0.1  # though both are copies of client 6
+    np.testing.assert_allclose(beyond_noise(copies)[0, [3, 6, 1]], [2, 0, 200])
 
 
 # --- bad input ---------------------------------------------------------------------------------------------
