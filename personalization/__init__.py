@@ -2,7 +2,7 @@
 
 Distances by optimal transport, calibrated by sample size, and modulators that turn them into coefficients. "sliced" and
 "gaussian" need sums only, so that no raw data leave a client; the others compare samples. Imports torch, NumPy and POT
-(with SciPy, which POT brings); usable without the rest of persofl.
+(with SciPy, which POT brings), and scikit-learn for :func:`find_clusters` only; usable without the rest of persofl.
 
     distances = distance_to_population(features)                  # list of (n_k, F) tensors
     mix = build_modulator("mix_by_distance", tau=1.0)(base, distances)      # (clients, 1) -> (clients, 1)

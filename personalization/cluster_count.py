@@ -11,6 +11,9 @@ r"""How many clusters there are: three criteria, each of which can answer "one".
   1 for three clusters all equally far apart.)
 - *eigengap*: the largest step between neighbouring eigenvalues of the normalised Laplacian of :func:`affinity` (von
   Luxburg, A tutorial on spectral clustering, 2007), where the first step says one cluster. Nothing is drawn.
+
+Calibrated distances within a group are mostly exact zeros, and a few are not, by chance. In units of zero these few are
+infinitely far, and a clear group would fall apart; so eigengap and gap measure in units of noise where that is coarser.
 """
 
 from __future__ import annotations
@@ -28,6 +31,10 @@ Array = npt.NDArray[Any]
 DRAWS = 39
 """Draws of the single Gaussian law: the largest of 39 is beaten by chance in one case of 40."""
 GAP_DRAWS = 20
+BEYOND = 3.0
+"""Deviations of noise that count as one unit of distance: what lies less far says little against nearness."""
+ADDED = 2.0
+"""Deviations of noise that the gap adds to squared distances: about what is left of those that calibration let pass."""
 TESTED = 300
 """Clients that a test by draws looks at, drawn at random of more."""
 
@@ -42,6 +49,8 @@ class Evidence:
         most: clusters to try.
         alpha: level of a test.
         seed: of draws.
+        z: how far each squared distance lies beyond noise, in its deviations, ``(clients, clients)`` float64, at least 0;
+            None where no noise is known.
     """
 
     distances: Array
@@ -49,6 +58,7 @@ class Evidence:
     most: int
     alpha: float
     seed: int
+    z: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -110,13 +120,15 @@ def by_gap(evidence: Evidence) -> Choice:
     distances = _some(evidence.distances, generator)
     place = coordinates(distances)
     low, high = place.min(0), place.max(0)
+    noise = _noise(evidence.distances, evidence.z)
     spreads = [
-        _log_spreads(evidence, between(generator.uniform(low, high, place.shape))) for _ in range(GAP_DRAWS)
+        _log_spreads(evidence, between(generator.uniform(low, high, place.shape)), noise)
+        for _ in range(GAP_DRAWS)
     ]
-    expected, noise = np.mean(spreads, axis=0), np.std(spreads, axis=0) * math.sqrt(1 + 1 / GAP_DRAWS)
-    gaps = expected - _log_spreads(evidence, distances)
+    expected, error = np.mean(spreads, axis=0), np.std(spreads, axis=0) * math.sqrt(1 + 1 / GAP_DRAWS)
+    gaps = expected - _log_spreads(evidence, distances, noise)
     top = int(gaps.argmax())
-    count = int((gaps >= gaps[top] - noise[top]).argmax()) + 1
+    count = int((gaps >= gaps[top] - error[top]).argmax()) + 1
     scores = {k: float(gap) for k, gap in enumerate(gaps, start=1)}
     return Choice(
         count, f"the gap, {gaps[count - 1]:.2f}, is within an error of the largest, {gaps[top]:.2f}", scores
@@ -132,13 +144,21 @@ def _some(distances: Array, generator: np.random.Generator) -> Array:
     return part
 
 
-def _log_spreads(evidence: Evidence, distances: Array) -> Array:
+def _noise(distances: Array, z: Array | None) -> float:
+    """What noise adds to a squared distance; the spread of data and of draws is told apart down to that."""
+    if z is None:
+        return 0.0
+    beyond = (z >= 1) & (distances > 0)
+    return ADDED * float(np.median(distances[beyond] ** 2 / z[beyond])) if beyond.any() else 0.0
+
+
+def _log_spreads(evidence: Evidence, distances: Array, noise: float) -> Array:
     """Log of the pooled squared distance within 1, 2, ... clusters."""
-    return np.array([math.log(max(spread, 1e-300)) for spread in _spreads(evidence, distances)])
+    return np.array([math.log(max(spread, 1e-300)) for spread in _spreads(evidence, distances, noise)])
 
 
-def _spreads(evidence: Evidence, distances: Array) -> Iterator[float]:
-    squared = distances**2
+def _spreads(evidence: Evidence, distances: Array, noise: float) -> Iterator[float]:
+    squared = distances**2 + noise * (1 - np.eye(len(distances)))
     floor = 1e-12 * float(squared.sum()) / len(squared)
     for count in range(1, min(evidence.most, len(distances) - 1) + 1):
         labels = evidence.split(distances, count) if count > 1 else np.zeros(len(distances), dtype=int)
@@ -150,7 +170,7 @@ def by_eigengap(evidence: Evidence) -> Choice:
     """The number after which the eigenvalues of the normalised Laplacian step up most."""
     from scipy.sparse.linalg import eigsh
 
-    near = affinity(evidence.distances)
+    near = affinity(evidence.distances, evidence.z)
     root = np.sqrt(near.sum(1))
     kernel, wanted = near / root[:, None] / root, evidence.most + 1
     if len(near) > TESTED:
@@ -164,17 +184,37 @@ def by_eigengap(evidence: Evidence) -> Choice:
     return Choice(count, reason, scores)
 
 
-def affinity(distances: Array) -> Array:
+def affinity(distances: Array, z: Array | None = None) -> Array:
     r"""Nearness of clients in a scale of their own, ``exp(-d_ij^2 / (s_i s_j))``, 1 on the diagonal.
 
     ``s_i`` is the distance to the ``log(clients)``-th neighbour, so that dense and thin clusters both hang together
-    (Zelnik-Manor and Perona, Self-tuning spectral clustering, NIPS 2004), and at least a thousandth of the median.
+    (Zelnik-Manor and Perona, Self-tuning spectral clustering, NIPS 2004), and at least a thousandth of the median. Where z
+    says how far a pair lies beyond noise, it is at least ``exp(-z_ij / 3)`` near, however small the scales.
     """
     rank = max(1, round(math.log(len(distances))))
     scale = np.partition(distances, rank, axis=1)[:, rank]
     scale = np.maximum(scale, 1e-3 * float(np.median(distances[distances > 0])))
-    nearness: Array = np.exp(-(distances**2) / np.outer(scale, scale))
+    apart = distances**2 / np.outer(scale, scale)
+    nearness: Array = np.exp(-(apart if z is None else np.minimum(apart, z / BEYOND)))
     return nearness
+
+
+def beyond_noise(distances: Array) -> Array | None:
+    """What z may be, read off the distances alone; None where they show no noise, as copies and raw ones do not.
+
+    Two clients that both lie at distance 0 of a third would lie at 0 of each other, but for noise. Such pairs have passed a
+    gate of one deviation, and lie about two out.
+    """
+    zero = distances == 0
+    np.fill_diagonal(zero, False)
+    if not zero.any():
+        return None
+    shared = zero.astype(np.float32) @ zero.astype(np.float32) > 0
+    by_noise = distances[shared & (distances > 0)]
+    if not len(by_noise):
+        return None
+    z: Array = 2 * distances**2 / float(np.median(by_noise**2))
+    return z
 
 
 def coordinates(distances: Array) -> Array:

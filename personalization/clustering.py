@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from .cluster_count import Array, affinity
+from .cluster_count import Array, affinity, beyond_noise
 from .errors import check_options, unknown_name
 
 
@@ -63,6 +63,18 @@ def build_clustering(name: str, **params: object) -> Clustering:
     return CLUSTERINGS[name](**params)
 
 
+def need_sklearn() -> None:
+    """Say how to get scikit-learn where it is missing, before anything is computed: nothing else here needs it.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise ImportError("find_clusters needs scikit-learn: pip install scikit-learn") from error
+
+
 @register_clustering("agglomerative")
 @dataclass(frozen=True)
 class Agglomerative(Clustering):
@@ -78,6 +90,7 @@ class Agglomerative(Clustering):
     def __post_init__(self) -> None:
         if self.linkage not in ("average", "complete"):
             raise ValueError(f"Agglomerative: linkage={self.linkage!r}: 'average' or 'complete'.")
+        need_sklearn()
 
     def split(self, distances: Array, count: int, seed: int) -> Array:
         """See :class:`Clustering`; nothing is drawn."""
@@ -97,12 +110,15 @@ class Spectral(Clustering):
     :func:`personalization.cluster_count.affinity`.
     """
 
+    def __post_init__(self) -> None:
+        need_sklearn()
+
     def split(self, distances: Array, count: int, seed: int) -> Array:
         """See :class:`Clustering`; the seed is that of the eigensolver's first vector."""
         from sklearn.cluster import spectral_clustering
 
         # A little affinity between all: of a graph in pieces, eigenvectors are arbitrary within the pieces.
-        near = affinity(distances) + 1e-8
+        near = affinity(distances, beyond_noise(distances)) + 1e-8
         labels: Array = spectral_clustering(
             near, n_clusters=count, assign_labels="cluster_qr", random_state=seed
         )

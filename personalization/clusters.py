@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cluster_count import CRITERIA, Array, Evidence
-from .clustering import Clustering, build_clustering
-from .errors import unknown_name
+from .cluster_count import CRITERIA, Array, Evidence, beyond_noise
+from .clustering import CLUSTERINGS, Clustering, build_clustering, need_sklearn
+from .errors import check_number, check_whole, unknown_name
 from .graph import check_pairwise
 
 
@@ -60,24 +60,32 @@ def find_clusters(
         choose: how many: a name in ``CRITERIA``, "eigengap", "silhouette" or "gap".
         max_clusters: at most so many, and at most ``clients - 1``.
         z: how far each squared distance lies beyond what chance shows, in its standard deviations, ``(clients, clients)``.
+            Give it: it also tells the noise within a group from a difference.
         alpha: level of the tests for one cluster.
         seed: of the criterion's draws.
 
     Raises:
-        ValueError: no distances; unknown method or criterion; no clusters allowed; z-scores of another shape.
+        ValueError: no distances; unknown method or criterion; no whole number of clusters; no level; z-scores of another
+            shape, or NaN.
+        ImportError: scikit-learn is missing; only ``method="k_medoids"`` with "eigengap" or "gap" does without.
     """
     check_pairwise(distances)
-    _check(choose, max_clusters, alpha, distances, z)
-    built = build_clustering(method) if isinstance(method, str) else method
+    _check(choose, max_clusters, alpha, seed)
+    if z is not None:
+        _check_z(z, distances)
+    built = _built(method)
+    if choose == "silhouette":
+        need_sklearn()
     one = torch.zeros(len(distances), dtype=torch.int64, device=distances.device)
     reason = _why_one(distances, z, alpha, max_clusters)
     if reason:
         return Clusters(one, 1, reason)
-    numbers: Array = distances.detach().double().cpu().numpy()
-    numbers = (numbers + numbers.T) / 2
-    np.fill_diagonal(numbers, 0)
+    numbers = _symmetric(distances)
     most = min(max_clusters, len(numbers) - 1)
-    chosen = CRITERIA[choose](Evidence(numbers, lambda d, k: built.split(d, k, seed), most, alpha, seed))
+    beyond = beyond_noise(numbers) if z is None else _symmetric(z)
+    chosen = CRITERIA[choose](
+        Evidence(numbers, lambda d, k: built.split(d, k, seed), most, alpha, seed, beyond)
+    )
     if chosen.count == 1:
         return Clusters(one, 1, chosen.reason, chosen.scores)
     labels = numbered(torch.as_tensor(built.split(numbers, chosen.count, seed))).to(distances.device)
@@ -101,6 +109,14 @@ def _why_one(distances: Tensor, z: Tensor | None, alpha: float, max_clusters: in
     return ""
 
 
+def _symmetric(pairs: Tensor) -> Array:
+    """In float64, at least 0, and 0 on the diagonal; infinite z-scores become large ones, that arithmetic can hold."""
+    numbers: Array = np.clip(pairs.detach().double().cpu().numpy(), 0, 1e300)
+    numbers = numbers / 2 + numbers.T / 2
+    np.fill_diagonal(numbers, 0)
+    return numbers
+
+
 def chance_of_largest(z: float, clients: int) -> float:
     r"""Bound on the chance that any pair of clients reaches z if all have one law.
 
@@ -115,15 +131,37 @@ def chance_of_largest(z: float, clients: int) -> float:
     return min(1.0, pairs * math.erfc(math.sqrt(max(0.0, 1 + math.sqrt(2) * z) / 2)))
 
 
-def _check(choose: str, max_clusters: int, alpha: float, distances: Tensor, z: Tensor | None) -> None:
-    if choose not in CRITERIA:
+def _built(method: object) -> Clustering:
+    if isinstance(method, str):
+        return build_clustering(method)
+    if isinstance(method, Clustering):
+        return method
+    raise ValueError(
+        f"method={method!r}: give a name, {', '.join(sorted(CLUSTERINGS))}, or a clustering built beforehand, such as "
+        'build_clustering("agglomerative").'
+    )
+
+
+def _check(choose: str, max_clusters: object, alpha: float, seed: object) -> None:
+    if not isinstance(choose, str) or choose not in CRITERIA:
         raise unknown_name("criterion", choose, CRITERIA)
-    if max_clusters < 1:
-        raise ValueError(f"max_clusters={max_clusters}: give at least 1.")
+    check_whole("max_clusters", max_clusters, "the most clusters there may be")
+    check_whole("seed", seed, "that of the criterion's draws", least=0)
+    check_number("alpha", alpha, "the level of a test, between 0 and 1")
     if not 0 < alpha < 1:
         raise ValueError(f"alpha={alpha}: give the level of a test, between 0 and 1.")
-    if z is not None and z.shape != distances.shape:
+
+
+def _check_z(z: object, distances: Tensor) -> None:
+    if not isinstance(z, Tensor):
+        raise ValueError(
+            f"z is of type {type(z).__name__}; give a matrix, such as pairwise_distances(...).z."
+        )
+    if z.shape != distances.shape:
         raise ValueError(f"z has shape {tuple(z.shape)}; give one for every pair, {tuple(distances.shape)}.")
+    if z.isnan().any():
+        k, j = z.isnan().nonzero()[0].tolist()
+        raise ValueError(f"z of clients {k} and {j} is NaN; give numbers, or no z where none are known.")
 
 
 def numbered(labels: Tensor) -> Tensor:
@@ -143,6 +181,37 @@ def nearest_cluster(distances: Tensor, labels: Tensor) -> Tensor:
 
     Returns:
         ``(others,)`` int64; the first of equally near ones.
+
+    Raises:
+        ValueError: distances that are no finite matrix; labels of other clients, or that leave out a number.
     """
-    member = torch.nn.functional.one_hot(labels).to(distances.dtype)
+    _check_labelled(distances, labels)
+    member = torch.nn.functional.one_hot(labels.long()).to(distances)
     return (distances @ member / member.sum(0)).argmin(1)
+
+
+def _check_labelled(distances: object, labels: object) -> None:
+    """Refuse clusters without members: their mean distance is 0/0, which argmin would take for the least."""
+    if not isinstance(distances, Tensor) or distances.ndim != 2 or not distances.is_floating_point():
+        raise ValueError(
+            f"distances are {_sort(distances)}; give a floating-point matrix, (others, clients)."
+        )
+    if not torch.isfinite(distances).all():
+        k, j = (~torch.isfinite(distances)).nonzero()[0].tolist()
+        raise ValueError(
+            f"The distance in row {k}, column {j} is {float(distances[k, j])}; give finite distances."
+        )
+    clients = distances.shape[1]
+    integers = isinstance(labels, Tensor) and not labels.is_floating_point() and labels.dtype != torch.bool
+    if not isinstance(labels, Tensor) or not integers or labels.shape != (clients,) or not clients:
+        raise ValueError(f"labels are {_sort(labels)}; give one whole number for each column, ({clients},).")
+    known = labels.unique()
+    if not torch.equal(known.long(), torch.arange(len(known), device=known.device)):
+        raise ValueError(
+            f"labels are {known[:20].tolist()}; number the clusters from 0 and leave none out, as "
+            "labels.unique(return_inverse=True)[1] does."
+        )
+
+
+def _sort(value: object) -> str:
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -1,6 +1,7 @@
 """Planted clusters are found, one cluster stays one, and every choice is a function of its arguments."""
 
 import math
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
-from personalization.cluster_count import CRITERIA, affinity, between, coordinates
+from personalization import pairwise_distances
+from personalization.cluster_count import CRITERIA, affinity, between, beyond_noise, coordinates
 from personalization.clustering import (
     CLUSTERINGS,
     Agglomerative,
@@ -96,7 +98,7 @@ def test_pairs_that_do_not_differ_are_one_cluster():
     found = find_clusters(distances, z=z)
     assert found.count == 1
     assert "no two clients differ beyond chance: a largest z of 2.0" in found.reason
-    z[0, 1] = z[1, 0] = 20.0
+    z[distances > 8] = 20.0  # those of two groups
     assert agreement(find_clusters(distances, z=z), labels) == 1
 
 
@@ -201,6 +203,61 @@ def test_the_scores_are_silhouettes():
     assert found.scores[2] == pytest.approx(silhouette_score(distances.numpy(), labels, metric="precomputed"))
 
 
+# --- noise within groups: calibrated distances of mostly zeros ------------------------------------------------
+
+
+def noisy(groups, clients, gap, seed):
+    """Calibrated squared distances and z of clients in so many groups, noise chi-square per pair, below z = 1 cut to 0."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(clients) % groups
+    errors = (
+        generator.normal(size=(clients, 4)) / 2
+    )  # of clients' own samples: pairs of one client go together
+    centres = np.eye(4)[labels] * gap * (groups > 1)
+    squares = between(centres + errors) ** 2
+    z = (squares - 2.0) / math.sqrt(2.0)
+    np.fill_diagonal(z, 0)
+    distances = np.sqrt(np.where(z >= 1, z * math.sqrt(2.0), 0))
+    return torch.tensor(distances), torch.tensor(z), torch.tensor(labels)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("gap", [10.0, 40.0, 1000.0])
+@pytest.mark.parametrize(("groups", "clients"), [(2, 8), (2, 12), (2, 30), (3, 12), (3, 21)])
+def test_noise_within_groups_does_not_split_them(groups, clients, gap, known):
+    """However far apart the groups are: zeros within them are no unit to measure noise by."""
+    right = 0
+    for seed in range(20):
+        distances, z, labels = noisy(groups, clients, gap, seed)
+        found = find_clusters(distances, z=z if known else None)
+        right += found.count == groups and agreement(found, labels) == 1
+    assert right >= (20 if known else 17)
+
+
+@pytest.mark.parametrize(("clients", "gap"), [(12, 10.0), (20, 1000.0)])
+def test_the_gap_measures_in_noise(clients, gap):
+    for seed in range(2):
+        distances, z, labels = noisy(2, clients, gap, seed)
+        found = find_clusters(distances, choose="gap", z=z, max_clusters=6)
+        assert agreement(found, labels) == 1
+
+
+def test_measured_clients_of_two_laws_are_two_clusters():
+    torch.manual_seed(4)
+    features = [torch.randn(60, 3) + 8 * (k % 2) for k in range(12)]
+    pairs = pairwise_distances(features, draws=64, projections=16)
+    assert find_clusters(pairs.calibrated, z=pairs.z).labels.tolist() == [0, 1] * 6
+
+
+def test_copies_and_raw_distances_show_no_noise():
+    labels = torch.arange(9) % 3
+    copies = (labels[:, None] != labels).double().numpy()
+    assert beyond_noise(copies) is None
+    assert beyond_noise(planted((6, 8))[0].numpy()) is None
+    copies[0, 3] = copies[3, 0] = 0.1  # though both are copies of client 6
+    np.testing.assert_allclose(beyond_noise(copies)[0, [3, 6, 1]], [2, 0, 200])
+
+
 # --- bad input ---------------------------------------------------------------------------------------------
 
 
@@ -209,8 +266,23 @@ def test_bad_choices_are_refused():
     for options, message in (
         ({"method": "spectrum"}, "Unknown clustering 'spectrum'; did you mean 'spectral'"),
         ({"choose": "gaps"}, "Unknown criterion 'gaps'; did you mean 'gap'"),
-        ({"max_clusters": 0}, "max_clusters=0: give at least 1"),
+        (
+            {"method": None},
+            "method=None: give a name, agglomerative, k_medoids, spectral, or a clustering built",
+        ),
+        ({"method": KMedoids}, "method=<class .*KMedoids'>: give a name"),
+        ({"choose": None}, "Unknown criterion None"),
+        ({"max_clusters": 0}, "max_clusters=0 is no whole number of at least 1: the most clusters"),
+        ({"max_clusters": 2.5}, "max_clusters=2.5 is no whole number"),
+        ({"max_clusters": "3"}, "max_clusters='3' is no whole number"),
+        ({"seed": "a"}, "seed='a' is no whole number"),
         ({"alpha": 1.0}, "alpha=1.0: give the level of a test"),
+        ({"alpha": ".1"}, "alpha='.1' is no number: give the level of a test"),
+        ({"z": distances.tolist()}, "z is of type list; give a matrix, such as pairwise_distances"),
+        (
+            {"z": torch.ones(14, 14).index_put_((torch.tensor(2), torch.tensor(5)), torch.tensor(math.nan))},
+            "z of clients 2 and 5 is NaN",
+        ),
         ({"z": torch.ones(3, 3)}, r"z has shape \(3, 3\); give one for every pair, \(14, 14\)"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -234,3 +306,41 @@ def test_a_clustering_of_ones_own():
     labels = torch.arange(12) // 6
     distances = (labels[:, None] != labels).double() * 3
     assert torch.equal(find_clusters(distances, Halves()).labels, labels)
+
+
+def test_clusters_without_members_are_refused():
+    distances = torch.tensor([[1.0, 5.0], [5.0, 1.0]])
+    assert nearest_cluster(distances, torch.tensor([0, 1])).tolist() == [0, 1]
+    for labels, message in (
+        (torch.tensor([0, 2]), r"labels are \[0, 2\]; number the clusters from 0 and leave none out"),
+        (torch.tensor([1, 1]), r"labels are \[1\]; number the clusters"),
+        (torch.tensor([-1, 0]), r"labels are \[-1, 0\]; number the clusters"),
+        (torch.tensor([0.0, 1.0]), r"labels are torch.float32 \(2,\); give one whole number for each column"),
+        (
+            torch.tensor([0, 1, 1]),
+            r"labels are torch.int64 \(3,\); give one whole number for each column, \(2,\)",
+        ),
+        ([0, 1], "labels are list; give one whole number"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            nearest_cluster(distances, labels)
+    with pytest.raises(ValueError, match="row 1, column 0 is nan; give finite"):
+        nearest_cluster(torch.tensor([[1.0, 5.0], [math.nan, 1.0]]), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match=r"distances are torch.float32 \(2,\); give a floating-point matrix"):
+        nearest_cluster(distances[0], torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("method", "choose"), [("agglomerative", "gap"), ("spectral", "gap"), ("k_medoids", "silhouette")]
+)
+def test_without_scikit_learn_it_is_said_how_to_get_it(method, choose, monkeypatch):
+    """Also where one cluster is found without it: not with some data only."""
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(ImportError, match="find_clusters needs scikit-learn: pip install scikit-learn"):
+        find_clusters(torch.zeros(3, 3), method, choose=choose)
+
+
+def test_medoids_do_without_scikit_learn(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    distances, labels = planted((6, 8))
+    assert agreement(find_clusters(distances, "k_medoids"), labels) == 1
