@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from .training import (
     LAST,
     build_module,
     clients_folder,
+    fit,
     keep_in,
     make_trainer,
     quiet,
@@ -56,10 +57,10 @@ def train_once(config: StudyConfig, console: Console, *, resume: bool = False) -
     """
     method, seed = config.method_configs()[0], config.seeds[0]
     folder = checkpoint_folder(Path(config.tracking.dir), config.name, method.label, f"train-seed-{seed}")
-    warm_up()
     if is_helper():
         _help(config, folder, resume=resume)
         return
+    warm_up()
     with ExitStack() as stack:
         store = open_store(config.tracking.dir)
         stack.enter_context(exclusive(folder / "lock", f"Training {method.label!r} with seed {seed}"))
@@ -97,8 +98,13 @@ def is_helper() -> bool:
 
 
 def _help(config: StudyConfig, folder: Path, *, resume: bool) -> None:
-    """Train this process's clients, from the checkpoint that the first process goes on from."""
-    with stop_on_signals():
+    """Train this process's clients, from the checkpoint that the first process goes on from.
+
+    Asked to stop it ends as if it had done all: Lightning kills the first process outright when another ends with an exit
+    code, and the first has the run to close and says what happened.
+    """
+    with stop_on_signals(), suppress(StoppedError, KeyboardInterrupt):
+        warm_up()
         data = load_data(config.data)
         config = settled(config, data)
         method = make_method(config.method_configs()[0], config)
@@ -134,7 +140,7 @@ def _fit(
             trainer = make_trainer(config, [watch, RoundBar()], **options)
         except MisconfigurationException as error:  # such as a GPU where there is none
             raise StudyError(f"trainer: {error}") from error
-        trainer.fit(module, ckpt_path=resume_from(str(folder)) if resume else None)
+        fit(trainer, module, resume_from(str(folder)) if resume else None)
 
 
 def _begin(store: Store, config: StudyConfig, population: Population, *, resume: bool) -> str:
