@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,26 @@ from .signals import STOPS, stop_requested, stopped, take_back_sigterm
 
 @dataclass(frozen=True)
 class Keep:
-    """Where a run keeps its state, and every how many rounds."""
+    """Where a run keeps its state, and every how many rounds.
+
+    Attributes:
+        file: the checkpoint.
+        every: rounds.
+        stale: files and folders of an earlier run that would be taken for this one's; gone when the first round begins,
+            so that a run that cannot start costs nothing.
+    """
 
     file: Path
     every: int
+    stale: tuple[Path, ...] = ()
+
+    def clear(self) -> None:
+        """Remove what is stale."""
+        for path in self.stale:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 class Reporter(pl.Callback):
@@ -70,6 +87,11 @@ class Reporter(pl.Callback):
         take_back_sigterm()  # Lightning has just taken it over
         for round_, value in self.curve.items():
             self.emit(Logged(self.key, round_, {self.objective: value}))
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: object) -> None:
+        """All is ready for the first round, whose first write to the clients' folder waits for the first rank."""
+        if self.keep is not None and trainer.is_global_zero:
+            self.keep.clear()
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
         """End here if someone asked to stop before the last round was over, and its state so was kept."""

@@ -163,11 +163,12 @@ def resume_from(folder: str) -> str | None:
     return str(path) if folder and path.is_file() else None
 
 
-def keep_in(folder: Path, config: StudyConfig) -> Keep:
-    """Keep a run's state in ``folder``, ten times in a run and at least every 50 rounds."""
+def keep_in(folder: Path, config: StudyConfig, *, fresh: bool = False) -> Keep:
+    """Keep a run's state in ``folder``, ten times in a run, at least every 50 rounds; ``fresh`` without what is there."""
     from .callbacks import Keep
 
-    return Keep(folder / LAST, max(1, min(50, config.training.rounds // 10)))
+    stale = (folder / LAST, folder / CLIENTS) if fresh else ()
+    return Keep(folder / LAST, max(1, min(50, config.training.rounds // 10)), stale)
 
 
 def make_trainer(config: StudyConfig, callbacks: list[pl.Callback], **options: Any) -> pl.Trainer:
