@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks.progress.tqdm_progress import Tqdm, TQDMProgressBar
+
+from persofl.ranks import Ranks
 
 from .errors import StudyError
 from .events import Emit, Logged
 from .search import Pruner
-from .signals import check_stop, stop_requested
+from .signals import STOPS, stop_requested, stopped, take_back_sigterm
 
 
 @dataclass(frozen=True)
 class Keep:
-    """Where a run keeps its state, and every how many rounds."""
+    """Where a run keeps its state, and every how many rounds.
+
+    Attributes:
+        file: the checkpoint.
+        every: rounds.
+        stale: files and folders of an earlier run that would be taken for this one's; gone when the first round begins,
+            so that a run that cannot start costs nothing.
+    """
 
     file: Path
     every: int
+    stale: tuple[Path, ...] = ()
+
+    def clear(self) -> None:
+        """Remove what is stale."""
+        for path in self.stale:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 class Reporter(pl.Callback):
@@ -53,7 +73,7 @@ class Reporter(pl.Callback):
         self.pruner, self.keep = pruner, keep
         self.curve: dict[int, float] = {}
         self.pruned_at: int | None = None
-        self._stopping = False
+        self._asked: int | None = None
 
     @property
     def reason(self) -> str:
@@ -64,13 +84,19 @@ class Reporter(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, *_: object) -> None:
         """Report again what a killed session may not have got to write."""
+        take_back_sigterm()  # Lightning has just taken it over
         for round_, value in self.curve.items():
             self.emit(Logged(self.key, round_, {self.objective: value}))
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: object) -> None:
+        """All is ready for the first round, whose first write to the clients' folder waits for the first rank."""
+        if self.keep is not None and trainer.is_global_zero:
+            self.keep.clear()
+
     def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
         """End here if someone asked to stop before the last round was over, and its state so was kept."""
-        if self._stopping:
-            check_stop()
+        if self._asked is not None:
+            raise stopped(self._asked)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
         """Report the round's training metrics."""
@@ -93,12 +119,10 @@ class Reporter(pl.Callback):
 
     def _round_over(self, trainer: pl.Trainer) -> None:
         round_ = trainer.global_step
-        # All ranks keep the state together, or none.
-        asked = stop_requested() is not None
-        self._stopping = bool(trainer.strategy.reduce_boolean_decision(asked, all=False))
+        self._asked = _asked_of_any()  # all ranks keep the state together and end together, or none
         if self.keep is None:
             return
-        if self._stopping or round_ % self.keep.every == 0 or round_ == trainer.max_steps:
+        if self._asked is not None or round_ % self.keep.every == 0 or round_ == trainer.max_steps:
             trainer.save_checkpoint(self.keep.file)
 
     def state_dict(self) -> dict[str, Any]:
@@ -139,6 +163,13 @@ class RoundBar(TQDMProgressBar):
         return {
             name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"
         }
+
+
+def _asked_of_any() -> int | None:
+    """The signal that asked this rank or another to stop, the same on all of them."""
+    here = stop_requested()
+    heard = Ranks.here().total(torch.tensor([number == here for number in STOPS], dtype=torch.int64))
+    return next((number for number, ranks in zip(STOPS, heard.tolist(), strict=True) if ranks), None)
 
 
 def _metrics(trainer: pl.Trainer, prefix: str) -> dict[str, float]:

@@ -202,7 +202,9 @@ def _list_problems(config: StudyConfig) -> list[str]:
     if config.trainer.strategy == "auto" and config.trainer.devices * config.trainer.num_nodes > 1:
         found.append("trainer.strategy: several devices need ddp.")
     if config.trainer.num_nodes > 1 and config.training.store == "disk":
-        found.append("training.store: clients on disk are for one machine; leave it out, or give num_nodes: 1.")
+        found.append(
+            "training.store: clients on disk are for one machine; leave it out, or give num_nodes: 1."
+        )
     if config.training.smoothing and config.training.loss not in (None, "cross_entropy"):
         found.append("training.smoothing: belongs with loss: cross_entropy, and only with it.")
     return found

@@ -11,7 +11,10 @@ from typing import Any
 
 from .errors import StoppedError
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
 _received: list[int] = []
+_listening: list[bool] = []
 
 
 def stop_requested() -> int | None:
@@ -22,7 +25,12 @@ def stop_requested() -> int | None:
 def check_stop() -> None:
     """Raise :class:`StoppedError` if this process was asked to stop."""
     if _received:
-        raise StoppedError(signal.Signals(_received[-1]).name)
+        raise stopped(_received[-1])
+
+
+def stopped(number: int) -> StoppedError:
+    """The error of a run that a signal asked to stop."""
+    return StoppedError(signal.Signals(number).name)
 
 
 @contextmanager
@@ -35,15 +43,26 @@ def stop_on_signals(*, interrupt: bool = True) -> Iterator[None]:
         yield
         return
     _received.clear()
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.getsignal(s) for s in STOPS}
     signal.signal(signal.SIGTERM, _note)
     signal.signal(signal.SIGINT, _note if interrupt else signal.SIG_IGN)
+    _listening.append(True)
     try:
         yield
     finally:
+        _listening.pop()
         for number, handler in before.items():
             signal.signal(number, handler)
         _received.clear()
+
+
+def take_back_sigterm() -> None:
+    """Note SIGTERM again where another took it over; only inside :func:`stop_on_signals`.
+
+    Lightning's handler for it calls ``torch.distributed`` in the middle of whatever runs: all ranks may wait for ever.
+    """
+    if _listening and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _note)
 
 
 def hear_interrupts(*, on: bool, handler: Any = None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from .training import (
     CLIENTS,
     LAST,
     build_module,
-    clients_folder,
+    fit,
     keep_in,
     make_trainer,
     quiet,
@@ -56,10 +56,10 @@ def train_once(config: StudyConfig, console: Console, *, resume: bool = False) -
     """
     method, seed = config.method_configs()[0], config.seeds[0]
     folder = checkpoint_folder(Path(config.tracking.dir), config.name, method.label, f"train-seed-{seed}")
-    warm_up()
     if is_helper():
         _help(config, folder, resume=resume)
         return
+    warm_up()
     with ExitStack() as stack:
         store = open_store(config.tracking.dir)
         stack.enter_context(exclusive(folder / "lock", f"Training {method.label!r} with seed {seed}"))
@@ -72,8 +72,7 @@ def train_once(config: StudyConfig, console: Console, *, resume: bool = False) -
         config = settled(config, data)
         population = Population.of(data, config.data)
         console.print(population.summary(), highlight=False, markup=False, soft_wrap=True)
-        where = stack.enter_context(clients_folder(config, str(folder if resume else _emptied(folder))))
-        module = build_module(data, config, make_method(method, config), seed, where)
+        module = build_module(data, config, make_method(method, config), seed, _clients(config, folder))
         run = _begin(store, config, population, resume=resume)
         if resume:
             console.print(f"Going on from {folder / LAST}.", highlight=False, soft_wrap=True)
@@ -97,13 +96,17 @@ def is_helper() -> bool:
 
 
 def _help(config: StudyConfig, folder: Path, *, resume: bool) -> None:
-    """Train this process's clients, from the checkpoint that the first process goes on from."""
-    with stop_on_signals():
+    """Train this process's clients, from the checkpoint that the first process goes on from.
+
+    Asked to stop it ends as if it had done all: Lightning kills the first process outright when another ends with an exit
+    code, and the first has the run to close and says what happened.
+    """
+    with stop_on_signals(), suppress(StoppedError, KeyboardInterrupt):
+        warm_up()
         data = load_data(config.data)
         config = settled(config, data)
         method = make_method(config.method_configs()[0], config)
-        where = folder / CLIENTS if config.training.store == "disk" else None
-        module = build_module(data, config, method, config.seeds[0], where)
+        module = build_module(data, config, method, config.seeds[0], _clients(config, folder))
         _fit(module, config, None, folder, resume=resume)
         module.client_table("test")
         confusion_table(module)
@@ -125,7 +128,9 @@ def _fit(
     logger: Any = False
     if tracked is not None:
         logger = MLFlowLogger(config.name, tracking_uri=tracked[0].uri, run_id=tracked[1])
-    watch = Reporter("train", config.objective, lambda event: None, keep=keep_in(folder, config))
+    watch = Reporter(
+        "train", config.objective, lambda event: None, keep=keep_in(folder, config, fresh=not resume)
+    )
     options: dict[str, Any] = {"logger": logger, "enable_progress_bar": True, **plain(config.trainer)}
     if config.trainer.strategy == "ddp":
         options["use_distributed_sampler"] = False  # the module itself knows whose clients are whose
@@ -134,7 +139,7 @@ def _fit(
             trainer = make_trainer(config, [watch, RoundBar()], **options)
         except MisconfigurationException as error:  # such as a GPU where there is none
             raise StudyError(f"trainer: {error}") from error
-        trainer.fit(module, ckpt_path=resume_from(str(folder)) if resume else None)
+        fit(trainer, module, resume_from(str(folder)) if resume else None)
 
 
 def _begin(store: Store, config: StudyConfig, population: Population, *, resume: bool) -> str:
@@ -182,10 +187,9 @@ def _closing(store: Store, run: str) -> Iterator[None]:
     store.end(run)
 
 
-def _emptied(folder: Path) -> Path:
-    """The folder without the checkpoint of an earlier run, which would be taken for ours."""
-    (folder / LAST).unlink(missing_ok=True)
-    return folder
+def _clients(config: StudyConfig, folder: Path) -> Path | None:
+    """Where the clients are kept, if on disk."""
+    return folder / CLIENTS if config.training.store == "disk" else None
 
 
 def _log_tables(

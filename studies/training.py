@@ -19,6 +19,7 @@ from .loading import build_data_loss, flat_distances, load_data, share_distances
 from .names import is_higher_better, make_method
 from .plugins import load_plugins
 from .search import Pruner
+from .signals import check_stop
 from .wire import wire_metrics, wire_text
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _run(job: Job, emit: Emit, folder: Path | None) -> Done:
     with quiet():
         trainer = make_trainer(config, [watch])
         try:
-            trainer.fit(module, ckpt_path=resume_from(job.checkpoint))
+            fit(trainer, module, resume_from(job.checkpoint))
             if module.federation.method.distance.refresh:
                 _warn(job, module, emit)
             final = job.kind == "seed"
@@ -162,11 +163,12 @@ def resume_from(folder: str) -> str | None:
     return str(path) if folder and path.is_file() else None
 
 
-def keep_in(folder: Path, config: StudyConfig) -> Keep:
-    """Keep a run's state in ``folder``, ten times in a run and at least every 50 rounds."""
+def keep_in(folder: Path, config: StudyConfig, *, fresh: bool = False) -> Keep:
+    """Keep a run's state in ``folder``, ten times in a run, at least every 50 rounds; ``fresh`` without what is there."""
     from .callbacks import Keep
 
-    return Keep(folder / LAST, max(1, min(50, config.training.rounds // 10)))
+    stale = (folder / LAST, folder / CLIENTS) if fresh else ()
+    return Keep(folder / LAST, max(1, min(50, config.training.rounds // 10)), stale)
 
 
 def make_trainer(config: StudyConfig, callbacks: list[pl.Callback], **options: Any) -> pl.Trainer:
@@ -198,6 +200,19 @@ def make_trainer(config: StudyConfig, callbacks: list[pl.Callback], **options: A
         "plugins": [BackgroundCheckpointIO()],
     }
     return pl.Trainer(callbacks=callbacks, **{**defaults, **options})
+
+
+def fit(trainer: pl.Trainer, module: FederatedModule, checkpoint: str | None) -> None:
+    """Train, from a checkpoint if there is one.
+
+    Raises:
+        StoppedError: a signal asked to stop.
+    """
+    try:
+        trainer.fit(module, ckpt_path=checkpoint)
+    except SystemExit:  # Lightning makes one of a second Ctrl-C
+        check_stop()
+        raise
 
 
 @contextmanager
