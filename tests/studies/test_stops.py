@@ -178,8 +178,16 @@ def wait_for(file, process, seconds=120):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("whom", ["first", "helper", "all"])
+@pytest.mark.parametrize(
+    ("whom", "number"),
+    [
+        ("first", signal.SIGINT),
+        ("helper", signal.SIGINT),
+        ("first", signal.SIGTERM),
+        ("helper", signal.SIGTERM),
+        ("all", signal.SIGTERM),
+    ],
+)
 def test_whoever_of_two_is_asked_both_end_after_the_round(folder, whom, number):
     process = start_two(folder, "--training.rounds", "5000")
     wait_for(folder / STATE / "last.ckpt", process)
@@ -188,7 +196,7 @@ def test_whoever_of_two_is_asked_both_end_after_the_round(folder, whom, number):
         os.killpg(process.pid, number)
     else:
         os.kill(process.pid if whom == "first" else helper.pid, number)
-    error = process.communicate(timeout=60)[1]
+    error = process.communicate(timeout=180)[1]
     assert psutil.wait_procs([helper], timeout=10)[1] == []
     assert process.returncode == 130
     assert error.count(f"Stopped ({number.name}). The last checkpoint is kept") == 1
@@ -197,6 +205,6 @@ def test_whoever_of_two_is_asked_both_end_after_the_round(folder, whom, number):
     assert statuses(folder) == ["KILLED"]
     stopped = kept(folder)
     resumed = start_two(folder, "--training.rounds", str(stopped + 2), "--resume")
-    resumed.communicate(timeout=120)
+    resumed.communicate(timeout=180)
     assert resumed.returncode == 0
     assert (statuses(folder), kept(folder)) == (["FINISHED"], stopped + 2)
