@@ -236,7 +236,7 @@ def test_other_settings_of_another_sort_are_refused():
         build_graph("kernel", scale="1")
     with pytest.raises(ValueError, match="did you mean 'linkage'"):
         build_clustering("agglomerative", linkag="average")
-    with pytest.raises(ValueError, match="epsilon='1' is no number"):
+    with pytest.raises(ValueError, match="epsilon='1': give a number"):
         GaussianNoise("1")
 
 
