@@ -107,7 +107,11 @@ def check_finite(**tensors: Tensor) -> None:
     """
     for name, x in tensors.items():
         broken = ~torch.isfinite(x)
-        if bool(broken.any()):
+        try:
+            found = bool(broken.any())
+        except RuntimeError:  # under torch.func.vmap nothing can be asked
+            return
+        if found:
             place = broken.nonzero()[0].tolist()
             raise ValueError(
                 f"{name} has {int(broken.sum())} NaN or infinite value(s), the first at {place}; fill or drop them."

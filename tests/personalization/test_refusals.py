@@ -179,6 +179,11 @@ def test_nan_is_no_distance_of_zero():
         quantile_sketch(torch.tensor([[torch.nan], [0.0]]), unit_projections(1, 2), midpoint_levels(4))
 
 
+def test_distances_of_many_run_under_vmap():
+    x, y = torch.randn(3, 4, 8), torch.randn(3, 4, 8)
+    assert torch.equal(torch.func.vmap(sliced_wasserstein)(x, y), sliced_wasserstein(x, y))
+
+
 @pytest.mark.parametrize("weights", [[2.0, 2.0], [1.5, -0.5], [0.0, 0.0]])
 def test_weights_on_the_line_sum_to_one(weights):
     x, fair = torch.tensor([0.0, 1.0]), torch.full((2,), 0.5)
