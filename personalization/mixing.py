@@ -93,11 +93,11 @@ class ShrinkageMixing(Modulator):
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The mixing column ``(clients, 1)``."""
-        full = base.to(
-            torch.promote_types(base.dtype, torch.float32)
-        )  # counts end at 65,504 in half precision
-        u, n = column(distances.relative, full), column(distances.n, full)
+        told = column(distances.relative, base)
+        # In half precision counts end at 65,504.
+        u = told.to(torch.promote_types(told.dtype, torch.float32))
+        n = column(distances.n, base.to(u))
         signal = self.ratio * u**2 / n.median() + 1 / n.sum()
         # Divided by the noise first, so that a squared distance beyond the float range still gives 1 and not
         # NaN.
-        return (1 - 1 / (1 + signal * n)).to(base)
+        return (1 - 1 / (1 + signal * n)).to(told)

@@ -91,9 +91,9 @@ class BayesProx(Modulator):
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The proximal column ``(clients, 1)``."""
-        full = base.to(
-            torch.promote_types(base.dtype, torch.float32)
-        )  # counts end at 65,504 in half precision
-        u, n = column(distances.relative, full), column(distances.n, full)
+        told = column(distances.relative, base)
+        # In half precision counts end at 65,504.
+        u = told.to(torch.promote_types(told.dtype, torch.float32))
+        n = column(distances.n, base.to(u))
         # Sizes first: their ratio is finite, so that a square beyond the float range gives 0 or the ceiling, never NaN.
-        return (full * (n.median() / n / u**2).clamp_max(self.ceiling)).to(base)
+        return (base * (n.median() / n / u**2).clamp_max(self.ceiling)).to(told)
