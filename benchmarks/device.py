@@ -129,8 +129,50 @@ def gradient_error(device: str, model: str, batches: int = 10) -> tuple[float, f
     return float(whole.mean()), float(whole.max())
 
 
+def crossings() -> Table:
+    """What :func:`copies` counts, for two cohorts."""
+    table = Table(title="What crosses in a warm round of Ditto with the perceptron, 20 + 20 steps")
+    found = [copies(clients) for clients in (100, 400)]
+    for name in found[0]:
+        table.add_column(name, justify="right")
+    for row in found:
+        table.add_row(*(f"{value:.0f}" for value in row.values()))
+    return table
+
+
+def accuracy(device: str, models: list[str], seeds: int, rounds: int) -> Table:
+    """Errors in either precision, paired by seed."""
+    table = Table(title=f"Validation nMAE after {rounds} rounds, {seeds} seeds, on {device}")
+    changes = ("mean changes by", "sd", "worst decile changes by", "sd")
+    for name in ("model", "method", *PRECISIONS, *changes):
+        table.add_column(name, justify="right")
+    for model in models:
+        for method in ("fedavg", "ditto"):
+            runs = [
+                [error(device, method, model, precision, seed, rounds) for seed in range(seeds)]
+                for precision in PRECISIONS
+            ]
+            means = [statistics.mean(row[0] for row in own) for own in runs]
+            moved = [[b[place] / a[place] - 1 for a, b in zip(*runs, strict=True)] for place in (0, 1)]
+            cells = [f(part) for part in moved for f in (statistics.mean, statistics.stdev)]
+            table.add_row(
+                model, method, *(f"{x:.4f}" for x in means), *(f"{100 * cell:+.3f} %" for cell in cells)
+            )
+    return table
+
+
+def gradient_errors(device: str, models: list[str]) -> Table:
+    """What :func:`gradient_error` finds, a row a model."""
+    table = Table(title="Rounded gradients of clients' batches, at the start, off by")
+    for name in ("model", "on average", "at worst"):
+        table.add_column(name, justify="right")
+    for model in models:
+        table.add_row(model, *(f"{100 * part:.1f} %" for part in gradient_error(device, model)))
+    return table
+
+
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.device", description=__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--clients", type=int, default=100)
@@ -145,52 +187,9 @@ def main() -> None:
     console = Console(width=140)
     if args.device == "cuda":
         console.print(speeds(args.clients, args.works, args.repeats, args.slow))
-        table = Table(title="What crosses in a warm round of Ditto with the perceptron, 20 + 20 steps")
-        found = [copies(clients) for clients in (100, 400)]
-        for name in found[0]:
-            table.add_column(name, justify="right")
-        for row in found:
-            table.add_row(*(f"{value:.0f}" for value in row.values()))
-        console.print(table)
-    names = (
-        "model",
-        "method",
-        "float32",
-        "bfloat16",
-        "mean changes by",
-        "sd",
-        "worst decile changes by",
-        "sd",
-    )
-    table = Table(title=f"Validation nMAE after {args.rounds} rounds, {args.seeds} seeds, on {args.device}")
-    for name in names:
-        table.add_column(name, justify="right")
-    for model in args.models:
-        for method in ("fedavg", "ditto"):
-            runs = [
-                [
-                    error(args.device, method, model, precision, seed, args.rounds)
-                    for seed in range(args.seeds)
-                ]
-                for precision in PRECISIONS
-            ]
-            full, low = ([row[0] for row in own] for own in runs)
-            moved = [[b[place] / a[place] - 1 for a, b in zip(*runs, strict=True)] for place in (0, 1)]
-            cells = [f(part) for part in moved for f in (statistics.mean, statistics.stdev)]
-            table.add_row(
-                model,
-                method,
-                f"{statistics.mean(full):.4f}",
-                f"{statistics.mean(low):.4f}",
-                *(f"{100 * cell:+.3f} %" for cell in cells),
-            )
-    console.print(table)
-    table = Table(title="Rounded gradients of clients' batches, at the start, off by")
-    for name in ("model", "on average", "at worst"):
-        table.add_column(name, justify="right")
-    for model in args.models:
-        table.add_row(model, *(f"{100 * part:.1f} %" for part in gradient_error(args.device, model)))
-    console.print(table)
+        console.print(crossings())
+    console.print(accuracy(args.device, args.models, args.seeds, args.rounds))
+    console.print(gradient_errors(args.device, args.models))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def _check_weights(name: str, weights: Tensor) -> None:
     sums = weights.sum(-1)
     if bool((weights < 0).any()) or not bool(((sums - 1).abs() < 1e-2).all()):
         raise ValueError(
-            f"{name} sum to {float(sums.reshape(-1)[0]):g}, the smallest is {float(weights.min()):g}; give weights of at "
+            f"{name} sum to {float(sums.reshape(-1)[(sums.reshape(-1) - 1).abs().argmax()]):g}, the smallest is {float(weights.min()):g}; give weights of at "
             "least 0 that sum to one: weights / weights.sum(-1, keepdim=True)."
         )
 
