@@ -44,11 +44,12 @@ def wasserstein_line(
 
 
 def _check_weights(name: str, weights: Tensor) -> None:
-    sums = weights.sum(-1)
-    if bool((weights < 0).any()) or not bool(((sums - 1).abs() < 1e-2).all()):
+    sums = weights.sum(-1).reshape(-1)
+    worst = sums[(sums - 1).abs().argmax()]
+    if bool((weights < 0).any()) or not bool((worst - 1).abs() < 1e-2):
         raise ValueError(
-            f"{name} sum to {float(sums.reshape(-1)[(sums.reshape(-1) - 1).abs().argmax()]):g}, the smallest is {float(weights.min()):g}; give weights of at "
-            "least 0 that sum to one: weights / weights.sum(-1, keepdim=True)."
+            f"{name} sum to {float(worst):g}, the smallest is {float(weights.min()):g}; give weights of at least 0 that "
+            "sum to one: weights / weights.sum(-1, keepdim=True)."
         )
 
 

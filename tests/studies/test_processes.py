@@ -16,6 +16,7 @@ import yaml
 
 from studies.results import read_results
 from studies.tracking import open_store
+from tests.studies.commands import start
 from tests.studies.conftest import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -126,27 +127,7 @@ LONG = {
 def start_study(tmp_path, folder, name):
     path = tmp_path / "long.yaml"
     path.write_text(yaml.safe_dump(LONG))
-    words = [
-        sys.executable,
-        "-m",
-        "studies.cli",
-        "study",
-        "run",
-        str(path),
-        "--tracking.dir",
-        str(folder),
-        "--name",
-        name,
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        words,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
+    return start(["study", "run", str(path), "--tracking.dir", str(folder), "--name", name])
 
 
 def table(folder, name):

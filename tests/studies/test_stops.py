@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from studies import callbacks
 from studies.cli import main
 from studies.signals import stop_on_signals, take_back_sigterm
 from studies.tracking import open_store
+from tests.studies.commands import TRAIN, start
 from tests.studies.conftest import SMALL
 
 ROOT = Path(__file__).parents[2]
@@ -34,17 +33,7 @@ def call(*words):
 
 
 def train(folder, rounds, *more):
-    words = [
-        "train",
-        "--method",
-        "ditto",
-        "--data.options",
-        "{clients: 4, days: 40}",
-        "--data.lookback",
-        "24",
-    ]
-    words += ["--data.horizon", "4", "--model.name", "linear", "--training.eval_every", "2"]
-    return call(*words, "--tracking.dir", folder, "--training.rounds", rounds, *more)
+    return call(*TRAIN, "--tracking.dir", folder, "--training.rounds", rounds, *more)
 
 
 def kept(folder):
@@ -148,7 +137,7 @@ def test_a_run_that_cannot_start_leaves_the_earlier_ones_state(folder, store, wh
 
 
 def start_two(folder, *more):
-    words = [sys.executable, "-m", "studies.cli", "train", "--method", "ditto", "--data.lookback", "24"]
+    words = ["train", "--method", "ditto", "--data.lookback", "24"]
     words += [
         "--data.options",
         "{clients: 7, days: 40}",
@@ -158,15 +147,7 @@ def start_two(folder, *more):
         str(folder),
     ]
     words += ["--trainer.strategy", "ddp", "--trainer.devices", "2", "--training.eval_every", "2", *more]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        words,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
+    return start(words)
 
 
 def wait_for(file, process, seconds=120):

@@ -9,6 +9,7 @@ from studies.cli import main
 from studies.names import study_config
 from studies.results import read_results
 
+from .commands import TRAIN
 from .conftest import SMALL
 
 
@@ -32,17 +33,7 @@ def test_a_study_on_disk_is_the_study_in_memory(folder, store, tmp_path, monkeyp
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_training_again_and_going_on_find_their_own_clients(folder, tmp_path, resume, capsys):
-    words = [
-        "train",
-        "--method",
-        "ditto",
-        "--data.options",
-        "{clients: 4, days: 40}",
-        "--data.lookback",
-        "24",
-    ]
-    words += ["--data.horizon", "4", "--model.name", "linear", "--training.eval_every", "2"]
-    words += ["--training.store", "disk", "--tracking.dir", str(folder)]
+    words = [*TRAIN, "--training.store", "disk", "--tracking.dir", str(folder)]
     main([*words, "--training.rounds", "3"])
     main([*words, "--training.rounds", "6", *(["--resume"] if resume else [])])
     assert ("Going on from" in capsys.readouterr().out) == resume
