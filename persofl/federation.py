@@ -15,6 +15,7 @@ from .algorithms import Algorithm
 from .data import ClientData, example_of, facts_of, unseen_of
 from .errors import PersoflError
 from .losses import Loss, build_loss, refuse_mismatch
+from .memory import keep_freed_memory
 from .method import Method
 from .models import InstanceNormalised
 from .oracles import Oracle, build_oracle, build_rounded
@@ -220,6 +221,7 @@ def build_federation(
         PersoflError: the model or the loss does not fit the data, or the model the oracle; a client without training
             examples; nobody left to train.
     """
+    keep_freed_memory()
     config, parts = config or RoundConfig(), parts or RoundParts()
     data, model = placed(data, HOST), _on_host(model)  # everything starts there
     facts, task = facts_of(data), task_of(data)

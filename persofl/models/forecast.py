@@ -240,7 +240,7 @@ class TCN(nn.Module):
     """
 
     batched = True
-    clients_at_once = 5
+    clients_at_once = 10
 
     def __init__(self, shape: Shape, hidden: int = 16, layers: int = 3, kernel: int = 5) -> None:
         super().__init__()
