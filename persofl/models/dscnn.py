@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from .forecast import Shape
@@ -35,7 +34,7 @@ class DSCNN(nn.Module):
     """
 
     batched = True
-    clients_at_once = 2  # a step moves more memory than it computes: more leave the cache
+    clients_at_once = 4  # a step moves more memory than it computes: more leave the cache
 
     def __init__(
         self,
@@ -56,7 +55,7 @@ class DSCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """See :mod:`persofl.models.forecast`."""
         stacked = self.stem.weight.dim() == 5
-        images = torch.relu_(self.norm(self.stem(fold(x) if stacked else x.unsqueeze(1))))
+        images = self.norm.rectified(self.stem(fold(x) if stacked else x.unsqueeze(1)))
         for block in self.body:
             images = block(images)
         features = images.mean((2, 3))

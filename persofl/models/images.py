@@ -81,5 +81,4 @@ class Separable(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """``(batch, channels, height, width)`` to the same shape."""
-        images = torch.relu_(self.inner(self.depthwise(images)))
-        return torch.relu_(self.outer(self.pointwise(images)))
+        return self.outer.rectified(self.pointwise(self.inner.rectified(self.depthwise(images))))

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from persofl import CrossEntropy, PersoflError, Shape, build_model
@@ -209,6 +211,38 @@ def test_normalisation_layers_are_torchs_and_known_as_such():
         mask = layout.normalisation_mask()
         assert 0 < int(mask.sum()) < layout.size
         assert not (mask & layout.head_mask()).any()
+
+
+@given(
+    clients=st.integers(1, 3),
+    groups=st.integers(1, 3),
+    each=st.integers(1, 3),
+    size=st.tuples(st.integers(1, 3), st.integers(2, 4), st.integers(1, 4)),
+    innermost=st.booleans(),
+)
+def test_a_stack_is_normalised_and_rectified_as_by_torch(clients, groups, each, size, innermost):
+    channels, (batch, height, width) = groups * each, size
+    layer = shaken(GroupNorm(groups, channels))
+    layer.gain = nn.Parameter(1 + 0.3 * randn(clients, channels, seed=1))
+    layer.shift = nn.Parameter(0.3 * randn(clients, channels, seed=2))
+    images = 3 + 2 * randn(batch, clients * channels, height, width, seed=3)
+    images = images.contiguous(memory_format=torch.channels_last) if innermost else images
+    grad = randn(*images.shape, seed=4)
+    leaves = (images.requires_grad_(), layer.gain, layer.shift)
+    want, got = torch.relu(layer(images)), layer.rectified(images)
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
+    wanted, gotten = (torch.autograd.grad(y, leaves, grad) for y in (want, got))
+    for ours, theirs in zip(gotten, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)
+
+
+def test_a_rectified_normalisation_first_taken_for_a_forecast_serves_training_too():
+    layer, images = GroupNorm(5, 10), torch.randn(2, 20, 3, 3)
+    layer.gain, layer.shift = nn.Parameter(torch.ones(2, 10)), nn.Parameter(torch.zeros(2, 10))
+    with torch.inference_mode():
+        layer.rectified(images)
+    layer.rectified(images.requires_grad_()).sum().backward()
+    assert images.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["dscnn", "transformer", "gru", "mlp", "tcn", "linear", "lstm", "dlinear"])
