@@ -1,8 +1,9 @@
 """``make bench``: every engine against a plain loop over clients, in one run, one thread.
 
 Writes ``benchmarks/results/latest.json``, a list of rows ``{work, engine, device, seconds, ratio_to_loop, share_of_matmul,
-peak_mb}``. Each piece of work runs in a process of its own (so that peaks of memory are its own), the engines in turn;
-seconds are the median over repeats, the ratio is the median of the ratios within a repeat.
+peak_mb}``. Each piece of work runs in two processes of its own that take turns: the plain loop in one that holds nothing
+of ours, all others in one that keeps freed memory as the engine does. Seconds are the median over repeats, the ratio is the
+median of the ratios within a repeat, the peak is its process's.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -24,6 +26,7 @@ from rich.table import Table
 
 from persofl.data import ClientData
 from persofl.denormals import flushed_denormals
+from persofl.memory import keep_freed_memory
 
 from .plain import (
     BATCH,
@@ -44,7 +47,8 @@ from .rounds import CLIENTS, engine_evaluation, engine_round, hand_round, househ
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 
-Runs = dict[str, Round]
+Makers = dict[str, Callable[[], Round]]
+"""What makes each way of doing a piece of work; what they share is made once, when first asked for."""
 
 MATMULS = {
     "linear": 2 * 2 * LOOKBACK * HORIZON,
@@ -61,6 +65,7 @@ MATMULS = {
 STEP = CLIENTS * STEPS * BATCH
 """Examples that a round trains on."""
 RECURRENT = ("gru", "lstm")
+LOOP = "plain loop"
 GPU, GPU_LOW = "batched, cuda", "batched, cuda, bfloat16"
 
 
@@ -69,72 +74,78 @@ class Work:
     """A piece of work, done in several ways.
 
     Attributes:
-        runs: makes them, the plain loop first.
+        ways: makers of them, the plain loop first.
         flops: of its matrix products.
         asked: how many times faster than the plain loop the engine is to be.
         repeats: at most so many.
     """
 
-    runs: Callable[[], Runs]
+    ways: Callable[[], Makers]
     flops: float
     asked: float
     repeats: int = 100
 
 
-def on_device(data: ClientData, model: str, method: str = "fedavg") -> Runs:
+def on_device(data: Callable[[], ClientData], model: str, method: str = "fedavg") -> Makers:
     """The same round on a GPU, where there is one."""
     if not torch.cuda.is_available():
         return {}
     return {
-        GPU: engine_round(data, model, method=method, device="cuda"),
-        GPU_LOW: engine_round(data, model, method=method, device="cuda", precision="bfloat16"),
+        GPU: lambda: engine_round(data(), model, method=method, device="cuda"),
+        GPU_LOW: lambda: engine_round(data(), model, method=method, device="cuda", precision="bfloat16"),
     }
 
 
-def fedavg(model: str, *oracles: str) -> Callable[[], Runs]:
+def plain(loop: Callable[[], Round], flushes: bool = False) -> Makers:
+    """A plain loop as it is, with the memory that our engine keeps, and without denormal numbers."""
+    found = {LOOP: loop, "plain, memory kept": loop}
+    return found | {"plain, flushed": lambda: flushed(loop())} if flushes else found
+
+
+def fedavg(model: str, *oracles: str) -> Callable[[], Makers]:
     """A FedAvg round by a plain loop and by oracles of the engine."""
 
-    def runs() -> Runs:
-        data = keywords() if model == "dscnn" else households()
-        loop = fedavg_loop(model, examples_of(data), *([entropy] if model == "dscnn" else []))
-        found: Runs = {"plain loop": loop}
-        if model in RECURRENT:
-            found["plain, flushed"] = flushed(loop)
-        found |= {oracle: engine_round(data, model, oracle) for oracle in oracles}
+    def ways() -> Makers:
+        data = cache(keywords if model == "dscnn" else households)
+        loss = [entropy] if model == "dscnn" else []
+        found = plain(lambda: fedavg_loop(model, examples_of(data()), *loss), model in RECURRENT)
+        found |= {name: lambda name=name: engine_round(data(), model, name) for name in oracles}
         found |= on_device(data, model)
         if model == "mlp":
-            found["plain, DataLoader"] = fedavg_loop(model, examples_of(data), loader=True)
-            found["by hand"] = hand_round(data)
+            found["plain, DataLoader"] = lambda: fedavg_loop(model, examples_of(data()), loader=True)
+            found["by hand"] = lambda: hand_round(data())
         return found
 
-    return runs
+    return ways
 
 
-def personalised(method: str, loop: Callable[..., Round]) -> Callable[[], Runs]:
+def personalised(method: str, loop: Callable[..., Round]) -> Callable[[], Makers]:
     """A round of a method with personal models."""
 
-    def runs() -> Runs:
-        data = households()
+    def ways() -> Makers:
+        data = cache(households)
         return {
-            "plain loop": loop("mlp", examples_of(data)),
-            "batched": engine_round(data, "mlp", method=method),
+            **plain(lambda: loop("mlp", examples_of(data()))),
+            "batched": lambda: engine_round(data(), "mlp", method=method),
             **on_device(data, "mlp", method),
         }
 
-    return runs
+    return ways
 
 
-def evaluations() -> Runs:
+def evaluations() -> Makers:
     """Errors of every client's personal model on its test span."""
-    data = households()
-    examples = examples_of(data, most=10**9, span="test")
-    return {
-        "plain loop": evaluation_loop("mlp", examples),
-        "plain, DataLoader": evaluation_loop("mlp", examples, loader=True),
-        "plain, batch 512": evaluation_loop("mlp", examples, 512),
-        "batched": engine_evaluation(data, "mlp"),
-        **({GPU: engine_evaluation(data, "mlp", "cuda")} if torch.cuda.is_available() else {}),
+    data = cache(households)
+    examples = cache(lambda: examples_of(data(), most=10**9, span="test"))
+    found: Makers = {
+        **plain(lambda: evaluation_loop("mlp", examples())),
+        "plain, DataLoader": lambda: evaluation_loop("mlp", examples(), loader=True),
+        "plain, batch 512": lambda: evaluation_loop("mlp", examples(), 512),
+        "batched": lambda: engine_evaluation(data(), "mlp"),
     }
+    if torch.cuda.is_available():
+        found[GPU] = lambda: engine_evaluation(data(), "mlp", "cuda")
+    return found
 
 
 WORK = {
@@ -175,52 +186,86 @@ def flushed(run: Round) -> Round:
     return flushing
 
 
-def measure(work: str, repeats: int) -> list[dict[str, object]]:
-    """Rows for one piece of work; meant for a process of its own."""
+class Worker:
+    """A process that does some of the ways of a piece of work, one at a time, when told to."""
+
+    def __init__(self, work: str, *, alone: bool) -> None:
+        self.pool = multiprocessing.get_context("spawn").Pool(1, _prepare, (work, alone))
+        self.ways: list[str] = self.pool.apply(_ways)
+
+    def seconds(self, way: str) -> float:
+        """Wall time of doing it once."""
+        return self.pool.apply(_timed, (way,))
+
+    def ended(self) -> tuple[float, str, float]:
+        """Matrix-product rate, name of the GPU or none, and peak MB; the process ends."""
+        found: tuple[float, str, float] = self.pool.apply(_facts)
+        self.pool.terminate()
+        return found
+
+
+_prepared: dict[str, Round] = {}
+
+
+def _prepare(work: str, alone: bool) -> None:
     torch.set_num_threads(1)
-    runs = WORK[work].runs()
-    for engine, run in runs.items():
-        if not engine.startswith("plain"):
-            run()  # warm up; the loop does so within its first clients
-    times: dict[str, list[float]] = {engine: [] for engine in runs}
+    if not alone:
+        keep_freed_memory()
+    makers = WORK[work].ways()
+    _prepared.update({way: make() for way, make in makers.items() if (way == LOOP) == alone})
+    for way, run in _prepared.items():
+        if not way.startswith("plain"):
+            run()  # warm up; a loop does so within its first clients
+
+
+def _ways() -> list[str]:
+    return list(_prepared)
+
+
+def _timed(way: str) -> float:
+    return seconds(_prepared[way])
+
+
+def _facts() -> tuple[float, str, float]:
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return matmul_rate(), gpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(work: str, repeats: int) -> list[dict[str, object]]:
+    """Rows for one piece of work: the plain loop in a process without anything of ours, all else in another, in turn."""
+    workers = [Worker(work, alone=True), Worker(work, alone=False)]
+    by = {way: worker for worker in workers for way in worker.ways}
+    times: dict[str, list[float]] = {way: [] for way in by}
     for _ in range(repeats):
-        for engine, run in runs.items():
-            times[engine].append(seconds(run))
-    rate = matmul_rate()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        for way, worker in by.items():
+            times[way].append(worker.seconds(way))
+    facts = dict(zip(workers, (worker.ended() for worker in workers), strict=True))
+    rate = max(found[0] for found in facts.values())
     return [
         {
             "work": work,
-            "engine": engine,
-            "device": torch.cuda.get_device_name() if engine in (GPU, GPU_LOW) else "cpu",
+            "engine": way,
+            "device": facts[by[way]][1] if way in (GPU, GPU_LOW) else "cpu",
             "seconds": statistics.median(values),
-            "ratio_to_loop": statistics.median(
-                a / b for a, b in zip(times["plain loop"], values, strict=True)
-            ),
+            "ratio_to_loop": statistics.median(a / b for a, b in zip(times[LOOP], values, strict=True)),
             "asked": WORK[work].asked,
             "share_of_matmul": WORK[work].flops / statistics.median(values) / rate,
-            "peak_mb": peak,
+            "peak_mb": facts[by[way]][2],
         }
-        for engine, values in times.items()
+        for way, values in times.items()
     ]
 
 
 def profiled(work: str, rows: int = 12) -> str:
     """Where the engine's time goes, by torch's profiler over three calls."""
     torch.set_num_threads(1)
-    run = WORK[work].runs()["batched"]
+    run = WORK[work].ways()["batched"]()
     run()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
         for _ in range(3):
             run()
     table: str = found.key_averages().table(sort_by="self_cpu_time_total", row_limit=rows)
     return table
-
-
-def in_own_process(work: str, repeats: int) -> list[dict[str, object]]:
-    """Run :func:`measure` in a fresh interpreter."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure, (work, repeats))
 
 
 def show(rows: list[dict[str, object]]) -> None:
@@ -269,7 +314,7 @@ def main() -> None:
         return
     rows = []
     for work in track(args.work, description="Measuring"):
-        rows += in_own_process(work, min(args.repeats, WORK[work].repeats))
+        rows += measure(work, min(args.repeats, WORK[work].repeats))
     show(rows)
     torch.set_num_threads(1)  # as where the rows were measured
     args.out.parent.mkdir(parents=True, exist_ok=True)
