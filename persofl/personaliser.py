@@ -25,7 +25,7 @@ from .oracles import Oracle
 from .pairwise import Between, measure_pairwise, named
 from .placed import HOST, placed
 from .plan import Plan
-from .wire import OF_SAMPLES, OF_SUMS, TO_POPULATION, ProtocolConfig, Toll, check_sums, measure_by_protocol
+from .wire import OF_SUMS, TO_POPULATION, ProtocolConfig, Toll, check_sums, measure_by_protocol
 
 
 @dataclass(frozen=True)
@@ -106,19 +106,15 @@ class DistanceConfig:
                     "them out, and give the protocol's own in protocol.options."
                 )
             return
-        options = {name: value for name, value in self.options.items() if name not in (*OF_SUMS, OF_SAMPLES)}
+        options = {name: value for name, value in self.options.items() if name not in OF_SUMS}
         built = build_kind(self.kind, self.seed, options)
-        if protocol is not None and OF_SAMPLES in self.options:
-            raise PersoflError(
-                f"distance.options.{OF_SAMPLES} chooses how samples in one place are judged; with protocol "
-                f"{protocol.name!r} they stay with the clients: leave it out."
-            )
-        check_null(self.options.get(OF_SAMPLES), built)
+        check_null(self.options.get("null_from"), built)
         check_gate(self.options.get("gate", 1.0))
         if self.options.get("draws") is not None:
             check_draws(self.options["draws"])
         if protocol is not None:
             check_sums(protocol.name, self.kind, built)
+            protocol.check_null(self.options.get("null_from"))
 
     def dealt(self, seed: int) -> DistanceConfig:
         """The same with the deal of a run's seed, where none is chosen."""

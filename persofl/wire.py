@@ -36,10 +36,8 @@ BETWEEN: Mapping[str, type[Protocol]] = {
     "fedwad": FedWaD,
 }
 """Protocols that compare clients with each other, for graphs, clusters and gates."""
-OF_SUMS = ("weighting", "draws", "gate")
+OF_SUMS = ("weighting", "draws", "gate", "null_from")
 """Options of a comparison with the population, beside those of its kind."""
-OF_SAMPLES = "null_from"
-"""One more where the samples are in one place."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ class ProtocolConfig:
         elif self.options:
             raise PersoflError(
                 f"protocol {self.name!r} has no options of its own ({', '.join(sorted(self.options))}); give those of the "
-                "distance, and weighting, draws and gate, in distance.options."
+                "distance, and weighting, draws, gate and null_from, in distance.options."
             )
 
     @staticmethod
@@ -102,6 +100,23 @@ class ProtocolConfig:
         if "name" not in given:
             raise PersoflError(f"protocol needs a name: {', '.join([*TO_POPULATION, *BETWEEN])}.")
         return ProtocolConfig(**given)
+
+    def check_null(self, null_from: str | None) -> None:
+        """Whether distances to the population can be judged so, see :func:`personalization.distance_to_population`.
+
+        Raises:
+            PersoflError: by samples in one place, or by exact counts beside noise.
+        """
+        if null_from == "pool":
+            raise PersoflError(
+                "distance.options.null_from='pool' judges by samples in one place; with protocol "
+                f"{self.name!r} they stay with the clients: take 'halves', which needs sums only, or leave it out."
+            )
+        if null_from == "halves" and self.epsilon is not None:
+            raise PersoflError(
+                "distance.options.null_from='halves' sends exact counts, which the noise of epsilon does not hide. Leave "
+                "one of them out."
+            )
 
     def noise(self, features: int, seed: int, release: int) -> GaussianNoise | None:
         """The noise of one release; another for each."""
@@ -175,7 +190,7 @@ def measure_by_protocol(
         features: one tensor ``(n_k, F)`` per client.
         config: names a protocol of ``TO_POPULATION``.
         kind: of the distance, ``"sliced"`` or ``"gaussian"``.
-        options: of the kind, and ``weighting``, ``draws`` and ``gate``.
+        options: of the kind, and ``weighting``, ``draws``, ``gate`` and ``null_from``.
         seed: of the kind, of the null and of the noise.
         release: how many times the run measured before.
         budget: pays for the noise before anything is sent.

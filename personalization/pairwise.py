@@ -96,7 +96,8 @@ def pairwise_distances(
         seed: of the null's draws and, for a kind given by name, of its projections.
         draws: samples of the null per size; as in :func:`personalization.distance_to_population`.
         gate: the z-score below which a calibrated distance is 0.
-        null_from: what the null is drawn from; as in :func:`personalization.distance_to_population`.
+        null_from: what the null is drawn from, ``"law"`` or ``"pool"``; as in
+            :func:`personalization.distance_to_population`.
         standardise: divide by the population's standard deviation per feature first.
         options: of the kind.
 
@@ -114,6 +115,10 @@ def pairwise_distances(
     clients = check_features(features)
     built = build_kind(kind, seed, options)
     null_from = check_null(null_from, built)
+    if null_from == "halves":
+        raise ValueError(
+            "null_from='halves' is of distances to the population; for pairs take 'law' or 'pool'."
+        )
     samples, dtype = single(clients), clients[0].dtype
     if standardise:
         samples = standardised(samples, labels_of(built))

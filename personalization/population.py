@@ -12,6 +12,7 @@ from torch import Tensor
 from .calibration import Measured, calibrate
 from .distances import Distances
 from .errors import Features, check_draws, check_features, check_flag, check_gate, unknown_name
+from .halves import corrected, half_counts, half_null
 from .kind import DISTANCES, AnyDistance, DistanceKind, Statistics, build_distance
 from .null import Null, fit_null, size_grid
 from .numeric import rounding, single, size_groups, wide
@@ -20,9 +21,9 @@ from .resampled import deals_needed, dealt, pool_null
 from .sampled import Pool, sampled_distances
 from .samples import SampleDistance
 
-NullLaw = Literal["law", "pool"]
+NullLaw = Literal["law", "halves", "pool"]
 
-DRAWS: dict[NullLaw, int] = {"law": 256, "pool": 512}
+DRAWS: dict[NullLaw, int] = {"law": 256, "halves": 256, "pool": 512}
 
 _BATCH_VALUES = 4_000_000
 _CHUNK = 128
@@ -52,13 +53,15 @@ def distance_to_population(
             in a mapping from names, by which errors call them.
         kind: a name in :data:`personalization.DISTANCES`, or a distance built beforehand.
         seed: of the null's draws and, for a kind given by name, of its projections.
-        draws: samples of the null per size on the grid; 256 of a law, 512 of a pool; 64, or the
+        draws: samples of the null per size on the grid; 256 of a law, corrected or not, 512 of a pool; 64, or the
             kind's own number, for kinds that compare samples.
         gate: the z-score below which the calibrated distance is 0; ``gate=0`` subtracts the null's mean only.
         weighting: a client's weight in the population, its ``samples`` or ``uniform``.
         null_from: what the null is drawn from. ``"law"``: the law that sums describe, all that a server knows; the default
-            of kinds that need sums only. ``"pool"``: all clients' samples, whatever their law, which must be in one place;
-            the only one of kinds that compare samples. See :mod:`personalization.resampled`.
+            of kinds that need sums only. ``"halves"``: that law, corrected by sums of what clients see between halves of
+            their own samples, for clusters and heavy tails; see :mod:`personalization.halves`. ``"pool"``: all clients'
+            samples, whatever their law, which must be in one place; the only one of kinds that compare samples. See
+            :mod:`personalization.resampled`.
         standardise: divide by the population's standard deviation per feature first, itself a sum over
             clients.
         options: of the kind, ``projections=``, ``quantiles=``, ``order=`` for "sliced", ``reference_size=`` for those
@@ -125,10 +128,15 @@ def _null(
 ) -> Null:
     largest = float(n.max())
     grid = size_grid(float(n.min()), largest)
-    if how.null_from == "law":
+    samples = [x.detach() for x in samples]
+    if how.null_from != "pool":
         reference = {name: x.detach() for name, x in reference.items()}
-        return fit_null(kind, reference, grid, draws=how.draws, seed=how.seed, largest=largest)
-    pool = Pool.of([x.detach() for x in samples], weighting, how.seed)
+        null = fit_null(kind, reference, grid, draws=how.draws, seed=how.seed, largest=largest)
+        if how.null_from == "law":
+            return null
+        halves = half_null(kind, reference, n, draws=how.draws, seed=how.seed)
+        return corrected(null, halves, half_counts(kind, samples, halves, seed=how.seed).sum(0))
+    pool = Pool.of(samples, weighting, how.seed)
     reference = dealt_reference(kind, samples, pool, weighting)
     return pool_null(kind, pool, reference, grid, draws=how.draws, largest=largest)
 
@@ -190,15 +198,16 @@ def check_null(null_from: NullLaw | None, kind: AnyDistance) -> NullLaw:
     """The null of a kind, its own default for None.
 
     Raises:
-        ValueError: an unknown name, or ``"law"`` for a kind that compares samples.
+        ValueError: an unknown name, or one of sums for a kind that compares samples.
     """
     if null_from is None:
         return "pool" if isinstance(kind, SampleDistance) else "law"
     if null_from not in get_args(NullLaw):
         raise unknown_name("null_from", null_from, get_args(NullLaw))
-    if null_from == "law" and isinstance(kind, SampleDistance):
+    if null_from != "pool" and isinstance(kind, SampleDistance):
         raise ValueError(
-            f"null_from='law' with {type(kind).__name__}: sums give it no law; use null_from='pool', or leave it out."
+            f"null_from={null_from!r} with {type(kind).__name__}: sums give it no law; use null_from='pool', or leave it "
+            "out."
         )
     return null_from
 

@@ -11,7 +11,15 @@ from torch import Tensor
 from ..budget import PrivacyBudget
 from ..calibration import Measured, calibrate
 from ..distances import Distances
-from ..errors import Features, check_counts, check_draws, check_features, check_fields, check_gate
+from ..errors import (
+    Features,
+    check_counts,
+    check_draws,
+    check_features,
+    check_fields,
+    check_gate,
+)
+from ..halves import corrected, half_counts, half_null, knots, of_knots
 from ..kind import DistanceKind, Statistics
 from ..null import Null, fit_null, size_grid
 from ..numeric import rounding, single, size_groups, wide
@@ -20,6 +28,7 @@ from ..reference import Summary, Weighting, check_weighting, client_weights, sum
 from ..sketch import unit_projections
 from ..sliced import SlicedDistance
 from .base import Outcome, Protocol
+from .halved import check_law, exchanged, planned
 from .masks import PairwiseMasks
 from .noise import (
     GaussianNoise,
@@ -41,7 +50,8 @@ class SummedReference(Protocol):
 
     Round 1: each client sends its weighted statistics, masked; the server adds them up and sends the sum to all. Each
     subtracts its own part and compares itself. Round 2: the squared distance and its variance go up, two numbers;
-    with noise they stay, since they would tell more than the noise hides, and the null comes down instead.
+    with noise they stay, since they would tell more than the noise hides, and the null comes down instead. For a null from
+    ``"halves"`` the law's comes down with the sum, and masked counts of the clients' halves go up in round 2.
 
     Args:
         kind: the distance, one of those that need only sums.
@@ -52,9 +62,11 @@ class SummedReference(Protocol):
         draws: of the null, per size.
         gate: the z-score below which a distance counts as none.
         seed: of the null.
+        null_from: the null's law, ``"law"`` as sums describe it, or corrected by ``"halves"``, see
+            :mod:`personalization.halves`.
 
     Raises:
-        ValueError: noise without masks.
+        ValueError: noise without masks, or with halves, whose counts it does not hide.
     """
 
     kind: DistanceKind = field(default_factory=SlicedDistance)
@@ -64,9 +76,11 @@ class SummedReference(Protocol):
     draws: int = 256
     gate: float = 1.0
     seed: int = 0
+    null_from: str = "law"
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_law(self.null_from, noised=self.noise is not None)
         if not isinstance(self.kind, DistanceKind):
             raise ValueError(
                 f"SummedReference: kind={self.kind!r} is no distance of sums; take SlicedDistance() or GaussianDistance()."
@@ -94,6 +108,8 @@ class SummedReference(Protocol):
                 f"{shared} with noise, {self.noise.statement()} against the server and the other clients; no distance. "
                 "A client that conspires with the server removes its own share of the noise."
             )
+        if self.null_from == "halves":
+            shared += "; of all together, how often halves of their own samples lie how far apart"
         return (
             f"{shared}; of one client, its squared distance and that number's variance. No client's own statistics, "
             "unless the server conspires with all its neighbours. With two clients each learns the other's summary."
@@ -112,13 +128,14 @@ class SummedReference(Protocol):
         clients = range(len(sizes))
         messages = [self._up(k).of((counted, *sums)) for k in clients]
         messages.append(_TOTAL.of(total))
+        if self.null_from == "halves":
+            messages += planned(sizes, masked=self.masks is not None)
         if self.noise is None:
             answer = tuple(Piece(name, (), torch.float64) for name in ("squared", "variance"))
             messages += [_answer(k).of(answer) for k in clients]
         else:
-            knots = len(_grid(torch.tensor(sizes)))
-            names = ("sizes", "mean", "std", "skew")
-            null = tuple(Piece(name, (knots,), torch.float64) for name in names)
+            grid, names = len(_grid(torch.tensor(sizes))), ("sizes", "mean", "std", "skew")
+            null = tuple(Piece(name, (grid,), torch.float64) for name in names)
             messages.append(_NULL.of(null))
         return Transcript(tuple(messages), len(sizes))
 
@@ -152,6 +169,10 @@ class SummedReference(Protocol):
         messages.append(_TOTAL.carry(down, record=record))
         squared, variance = self._compare(samples, own, summaries, total, scales)
         null = self._null(total, scales, n)
+        if self.null_from == "halves":
+            law = self._half_null(total, n)
+            more, counts = exchanged(self.kind, samples, law, self.masks, seed=self.seed, record=record)
+            messages, null = messages + more, corrected(null, law, counts)
         distances = self._judge(total, n, squared, variance, null, dtype=samples[0].dtype)
         if self.noise is None:
             messages += [
@@ -159,8 +180,7 @@ class SummedReference(Protocol):
                 for k in range(len(n))
             ]
         else:
-            knots = {"sizes": null.sizes, "mean": null.mean, "std": null.std, "skew": null.skew}
-            messages.append(_NULL.carry(knots, record=record))
+            messages.append(_NULL.carry(knots(null), record=record))
             distances = _publicly_scaled(distances)
         return Outcome(Transcript(tuple(messages), len(n)), distances=distances)
 
@@ -194,12 +214,30 @@ class SummedReference(Protocol):
         squared, variance = self._compare([samples], own, summary, total, {})
         return squared[0], variance[0]
 
-    def judge(self, total: Summary, n: Tensor, squared: Tensor, variance: Tensor) -> Distances:
+    def halves(self, total: Summary, n: Tensor) -> dict[str, Tensor]:
+        """There, on the server: what goes down with the sum for ``null_from="halves"``, each ``(sizes,)``."""
+        return knots(self._half_null(total, n))
+
+    def counts(self, samples: Tensor, total: Summary, halves: Mapping[str, Tensor]) -> Tensor:
+        """There, on a client: what goes up for it, ``(sizes, 128)``, to be added to the others'."""
+        (samples,) = single(check_features([samples]))
+        law = of_knots(self.kind, total.mean(), halves)
+        return half_counts(self.kind, [samples], law, seed=self.seed)[0]
+
+    def judge(
+        self, total: Summary, n: Tensor, squared: Tensor, variance: Tensor, counts: Tensor | None = None
+    ) -> Distances:
         """There, on the server: the clients' calibrated distances from their answers ``(clients,)``, float64.
 
         Raises:
-            ValueError: counts that fit no client; an answer that is NaN or infinite.
+            ValueError: counts that fit no client; an answer that is NaN or infinite; no sum of the counts of halves, or
+                one that nobody asked for.
         """
+        if (counts is None) == (self.null_from == "halves"):
+            needs = "without" if self.null_from == "law" else "with"
+            raise ValueError(
+                f"null_from={self.null_from!r} is judged {needs} the sum of the clients' counts()."
+            )
         n = check_counts(n, len(squared), least=2).to(squared.device)
         broken = (~(squared.isfinite() & variance.isfinite())).nonzero()
         if len(broken):
@@ -210,7 +248,10 @@ class SummedReference(Protocol):
         if len(n) == 1:  # nobody to be far from
             zero, one = torch.zeros_like(squared), torch.ones_like(squared)
             return Distances(squared, zero, zero, zero, one, n, squared, zero)
-        return self._judge(total, n, squared, variance, self._null(total, {}, n), dtype=squared.dtype)
+        null = self._null(total, {}, n)
+        if counts is not None:
+            null = corrected(null, self._half_null(total, n), counts)
+        return self._judge(total, n, squared, variance, null, dtype=squared.dtype)
 
     def scales(self, sizes: Sequence[int], features: int) -> dict[str, float]:
         """Standard deviation of the noise in the sum, by statistic; empty without noise.
@@ -318,6 +359,9 @@ class SummedReference(Protocol):
         others = (total.weight - weight) ** 2 / (total.noise - weight**2 / n)
         measured = Measured(squared, variance, torch.ones_like(squared, dtype=torch.bool))
         return calibrate(measured, 1 / (1 / n + 1 / others), n, null, gate=self.gate, dtype=dtype)
+
+    def _half_null(self, total: Summary, n: Tensor) -> Null:
+        return half_null(self.kind, total.mean(), n, draws=self.draws, seed=self.seed)
 
     def _null(self, total: Summary, scales: dict[str, float], n: Tensor) -> Null:
         """The null, on the server: the noise in the reference belongs to it."""

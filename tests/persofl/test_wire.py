@@ -61,14 +61,14 @@ def personaliser(measuring, distance, method="ditto+prox_by_distance"):
     return measuring(dataclasses.replace(parse_method(method), distance=distance)).personaliser
 
 
+@pytest.mark.parametrize("options", [{}, {"null_from": "halves"}])
 @pytest.mark.parametrize("kind", ["sliced", "gaussian"])
-def test_without_noise_a_protocol_finds_what_is_measured_here(kind, measuring, population):
-    here = measure_distances(population, DistanceConfig(kind))
-    found = personaliser(measuring, DistanceConfig(kind, protocol=SUMMED))
+def test_without_noise_a_protocol_finds_what_is_measured_here(kind, options, measuring, population):
+    here = measure_distances(population, DistanceConfig(kind, options=options))
+    found = personaliser(measuring, DistanceConfig(kind, options=options, protocol=SUMMED))
+    near = {"rtol": 0.02, "atol": 0.01} if options else {"rtol": 1e-4, "atol": 1e-5}
     for item in dataclasses.fields(Distances):
-        torch.testing.assert_close(
-            getattr(found.distances, item.name), getattr(here, item.name), rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(getattr(found.distances, item.name), getattr(here, item.name), **near)
 
 
 def test_the_toll_is_the_transcript_s(measuring, population):
@@ -235,7 +235,8 @@ def test_what_a_protocol_cannot_measure_is_refused(measuring, population):
         ({"deal": 3}, "deal=3 deals nothing without permute"),
         ({"features": "conditional", "protocol": SUMMED}, "sums over all clients before a protocol starts"),
         ({"options": {"null_from": "pol"}}, "did you mean 'pool'"),
-        ({"options": {"null_from": "pool"}, "protocol": SUMMED}, "they stay with the clients: leave it out"),
+        ({"options": {"null_from": "pool"}, "protocol": SUMMED}, "they stay with the clients: take 'halves'"),
+        ({"options": {"null_from": "halves"}, "protocol": NOISY}, "does not hide"),
         ({"kind": "energy", "protocol": SUMMED}, "needs the samples in one place"),
         ({"kind": "energy", "protocol": {"name": "quantile_sketches"}}, "kind and options have no effect"),
         ({"options": {"projections": 8}, "protocol": {"name": "fedwad"}}, "kind and options have no effect"),

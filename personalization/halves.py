@@ -1,0 +1,208 @@
+r"""The null of distances of sums, corrected by what clients see between halves of their own samples.
+
+:func:`personalization.fit_null` draws from a law that sums describe. On clusters and heavy tails the real one is
+another, and p-values fail. Here every client also measures how far random halves of its own samples lie apart, which no
+difference from the others can change, and says where in the law's null such distances fall. Only counts of that go up, and
+only their sum over clients is needed: it tells by how much mean, deviation and shape of the null are off.
+
+Halves of n/2 samples say ``(n/2) d^2 / 2``, whose mean is that of ``n d^2`` to a reference without noise. What is carried
+over from halves to the whole is not the moments but their ratios to the law's, which vary slowly with n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .kind import DistanceKind, Statistics
+from .null import Null, null_of, size_grid, z_score
+from .numeric import seeded, size_groups, wide
+
+SPLITS = 8
+"""Random halvings of a client's samples: more tell little that is new."""
+
+BINS = 128
+_LOW, _HIGH = -3.0, 8.0
+"""Of asinh z, evenly: z from -10 to 1,490, what lies beyond in the outermost."""
+_PARTS = 4
+_SCORES = 512
+_ENOUGH = 64
+_WORTH = 4
+"""Halvings of one client that tell as much as one of another."""
+_BATCH_VALUES = 4_000_000
+
+
+def half_null(kind: DistanceKind, reference: Statistics, n: Tensor, *, draws: int, seed: int) -> Null:
+    """The law's null of halves, on the server: moments of ``m d^2 / 2`` between two samples of m.
+
+    Args:
+        kind: the distance.
+        reference: the population's mean statistics, without leading axes.
+        n: samples of the clients, ``(clients,)``.
+        draws: pairs per size.
+        seed: of the generator.
+    """
+    generator, scaled = seeded(seed, "halves"), []
+    sizes = half_sizes(n)
+    for m in sizes:
+        step, found = max(1, min(draws, 500_000 // m)), []
+        for start in range(0, draws, step):
+            one, other = (kind.draw(reference, m, min(step, draws - start), generator) for _ in range(2))
+            found.append(wide(kind.squared(one, other)) * m / 2)
+        scaled.append(torch.cat(found))
+    drawn = torch.stack(scaled)
+    grid = torch.tensor(sizes, dtype=drawn.dtype, device=drawn.device)
+    return null_of(grid, drawn, lambda m: kind.ripple(reference, m))
+
+
+def half_counts(
+    kind: DistanceKind, samples: Sequence[Tensor], law: Null, *, seed: int, splits: int = SPLITS
+) -> Tensor:
+    """What clients count: where in the law's null the distances between their halves fall.
+
+    Args:
+        kind: the distance.
+        samples: of each client, ``(n_k, F)``; those with fewer than four count nothing.
+        law: from :func:`half_null`.
+        seed: of the halvings.
+        splits: halvings of each client.
+
+    Returns:
+        Counts ``(clients, sizes, bins)``, float64: of a client all in the row of the size nearest to its halves.
+    """
+    counts = torch.zeros(len(samples), len(law.sizes), BINS, dtype=torch.float64, device=samples[0].device)
+    generator = seeded(seed, "halvings")
+    for who, x in size_groups(samples, _BATCH_VALUES // splits):
+        half = x.shape[1] // 2
+        if half < 2:
+            continue
+        order = torch.rand(splits, *x.shape[:2], generator=generator).argsort(-1).to(x.device)
+        one, other = (
+            torch.take_along_dim(x[None], order[:, :, part, None], 2)
+            for part in (slice(None, half), slice(half, 2 * half))
+        )
+        squared = wide(kind.squared(kind.statistics(one), kind.statistics(other))) / 2
+        mean, std, _ = law.at(torch.full_like(squared, half))
+        z = z_score(squared, mean, std).asinh().clamp(_LOW, _HIGH)
+        place = ((z - _LOW) / (_HIGH - _LOW) * BINS).long().clamp(max=BINS - 1)
+        size = int((law.sizes.log() - torch.tensor(half).log()).abs().argmin())
+        client = torch.tensor(who, device=x.device).expand_as(place)
+        counts[:, size].index_put_((client, place), torch.ones_like(squared), accumulate=True)
+    return counts
+
+
+def corrected(null: Null, law: Null, counts: Tensor) -> Null:
+    """The null with mean, deviation, skewness and shape as the clients' halves have them.
+
+    Args:
+        null: of the clients, drawn from the law, see :func:`personalization.fit_null`.
+        law: of halves, from :func:`half_null`.
+        counts: the sum over clients of :func:`half_counts`, ``(sizes, bins)``.
+
+    Returns:
+        The null as it is where fewer than 64 halves were counted, which tell less than the law.
+    """
+    told = bool((law.mean > 0).all() & (law.std > 0).all()) and float(counts.sum()) >= _ENOUGH
+    if not told:
+        return null
+    seen = _Seen.of(law, counts)
+    half = (null.sizes / 2).log()
+    mean, std, skew = (line.at(half) for line in (seen.mean, seen.std, seen.skew))
+    scores = torch.stack([seen.scores(size) for size in half])
+    return replace(
+        null, mean=null.mean * mean.exp(), std=null.std * std.exp(), skew=null.skew + skew, scores=scores
+    )
+
+
+def knots(law: Null) -> dict[str, Tensor]:
+    """What the clients need to know of the law's null, each ``(sizes,)``."""
+    return {"sizes": law.sizes, "mean": law.mean, "std": law.std, "skew": law.skew}
+
+
+def of_knots(kind: DistanceKind, reference: Statistics, given: Mapping[str, Tensor]) -> Null:
+    """The null again, by who knows the reference."""
+    return Null(**given, ripple=lambda m: kind.ripple(reference, m))
+
+
+def half_sizes(n: Tensor) -> list[int]:
+    """Sizes of halves at which the law's null is drawn."""
+    return size_grid(float(n.min()) / 2, float(n.max()) / 2)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A constant, or a line over log n where a constant does not do; constant beyond the sizes that it was found at."""
+
+    start: Tensor
+    slope: Tensor
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def through(cls, x: Tensor, y: Tensor, noise: Tensor) -> _Line:
+        weight = noise**-2
+        centre = (weight * x).sum() / weight.sum()
+        level = (weight * y).sum() / weight.sum()
+        slope = torch.zeros_like(level)
+        if len(x) > 2 and float((weight * (y - level) ** 2).sum()) > 2 * (len(x) - 1):
+            slope = (weight * (x - centre) * y).sum() / (weight * (x - centre) ** 2).sum()
+        return cls(level - slope * centre, slope, x.min(), x.max())
+
+    def at(self, x: Tensor) -> Tensor:
+        return self.start + self.slope * x.clamp(self.low, self.high)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What counts say: ratios of mean and deviation to the law's, in logarithms, and what skewness has more."""
+
+    law: Null
+    counts: Tensor
+    mean: _Line
+    std: _Line
+    skew: _Line
+
+    @classmethod
+    def of(cls, law: Null, counts: Tensor) -> _Seen:
+        z, total = _points(counts).flatten(), counts.sum(1)
+        share = (counts / total.clamp_min(1)[:, None]).repeat_interleave(_PARTS, 1) / _PARTS
+        mean = share @ z
+        gap = z - mean[:, None]
+        std = (share * gap**2).sum(1).sqrt()
+        known = (total >= 16) & (std > 0)
+        known = known if bool(known.any()) else total == total.max()
+        skew = (share * gap**3).sum(1) / std.clamp_min(1e-12) ** 3
+        heard = (total / _WORTH).clamp_min(1)
+        unit = law.std / law.mean
+        ratio = (1 + unit * mean).clamp_min(0.05)
+        columns = (
+            (ratio.log(), unit * std.clamp_min(0.05) / ratio / heard.sqrt()),
+            (std.clamp_min(0.05).log(), ((skew**2 / 4 + 0.5) / heard).sqrt()),
+            (skew - law.skew, (6 / heard).sqrt() * (1 + skew.abs())),
+        )
+        x = law.sizes.log()
+        return cls(law, counts, *(_Line.through(x[known], y[known], e[known]) for y, e in columns))
+
+    def scores(self, half: Tensor) -> Tensor:
+        """Quantiles of the halves' z-scores around a size, by the corrected moments, ``(512,)``."""
+        x = self.law.sizes.log()
+        order = (x - half).abs().argsort()
+        before = self.counts.sum(1)[order].cumsum(0) - self.counts.sum(1)[order]
+        rows = order[before < _SCORES]
+        level = (self.mean.at(x[rows]).exp() - 1) * self.law.mean[rows] / self.law.std[rows]
+        scale = self.std.at(x[rows]).exp()
+        z = (_points(self.counts).flatten() - level[:, None]) / scale[:, None]
+        weight = self.counts[rows].repeat_interleave(_PARTS, 1).flatten()
+        z, place = z.flatten().sort()
+        reached = weight[place].cumsum(0) / weight.sum()
+        wanted = (torch.arange(_SCORES).to(reached) + 0.5) / _SCORES
+        return z[torch.searchsorted(reached, wanted).clamp(max=len(z) - 1)]
+
+
+def _points(like: Tensor) -> Tensor:
+    """Z-scores that stand for a bin each, evenly over it, ``(bins, parts)``."""
+    steps = (torch.arange(BINS * _PARTS).to(like) + 0.5) / (BINS * _PARTS)
+    return (_LOW + (_HIGH - _LOW) * steps).sinh().view(BINS, _PARTS)
