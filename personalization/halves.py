@@ -3,7 +3,8 @@ r"""The null of distances of sums, corrected by what clients see between halves 
 :func:`personalization.fit_null` draws from a law that sums describe. On clusters and heavy tails the real one is
 another, and p-values fail. Here every client also measures how far random halves of its own samples lie apart, which no
 difference from the others can change, and says where in the law's null such distances fall. Only counts of that go up, and
-only their sum over clients is needed: it tells by how much mean, deviation and shape of the null are off.
+only their sum over clients is needed: it tells by how much mean, deviation and shape of the null are off. What
+is within the noise of the counts corrects nothing.
 
 Halves of n/2 samples say ``(n/2) d^2 / 2``, whose mean is that of ``n d^2`` to a reference without noise. What is carried
 over from halves to the whole is not the moments but their ratios to the law's, which vary slowly with n.
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .kind import DistanceKind, Statistics
-from .null import Null, null_of, size_grid, z_score
+from .null import Null, null_of, p_value, size_grid, z_score
 from .numeric import seeded, size_groups, wide
 
 SPLITS = 8
@@ -111,10 +112,20 @@ def corrected(null: Null, law: Null, counts: Tensor) -> Null:
     seen = _Seen.of(law, counts)
     half = (null.sizes / 2).log()
     mean, std, skew = (line.at(half) for line in (seen.mean, seen.std, seen.skew))
+    moments = replace(null, mean=null.mean * mean.exp(), std=null.std * std.exp(), skew=null.skew + skew)
     scores = torch.stack([seen.scores(size) for size in half])
-    return replace(
-        null, mean=null.mean * mean.exp(), std=null.std * std.exp(), skew=null.skew + skew, scores=scores
-    )
+    return replace(moments, scores=scores) if _another_shape(scores, seen, half) else moments
+
+
+def _another_shape(scores: Tensor, seen: _Seen, half: Tensor) -> bool:
+    """Whether halves have another law than their moments say, by more than their noise (Kolmogorov's test at 1 %)."""
+    skew = seen.of_law(seen.law.skew, half) + seen.skew.at(half)
+    zero = torch.zeros_like(scores)
+    by_moments = p_value(scores, zero, zero + 1, skew[:, None].expand_as(scores))
+    drawn = 1 - (torch.arange(_SCORES).to(scores) + 0.5) / _SCORES
+    gap = (by_moments - drawn).abs().amax(1)
+    heard = float(seen.counts.sum()) / _WORTH
+    return bool(gap.max() > 1.63 / heard**0.5)
 
 
 def knots(law: Null) -> dict[str, Tensor]:
@@ -149,6 +160,8 @@ class _Line:
         slope = torch.zeros_like(level)
         if len(x) > 2 and float((weight * (y - level) ** 2).sum()) > 2 * (len(x) - 1):
             slope = (weight * (x - centre) * y).sum() / (weight * (x - centre) ** 2).sum()
+        else:  # what is within its noise corrects nothing
+            level = level * (1 - 1 / (weight.sum() * level**2).clamp_min(1e-300)).clamp_min(0)
         return cls(level - slope * centre, slope, x.min(), x.max())
 
     def at(self, x: Tensor) -> Tensor:
@@ -185,6 +198,11 @@ class _Seen:
         )
         x = law.sizes.log()
         return cls(law, counts, *(_Line.through(x[known], y[known], e[known]) for y, e in columns))
+
+    def of_law(self, column: Tensor, half: Tensor) -> Tensor:
+        """A column of the law's null at the sizes nearest to these."""
+        near = (self.law.sizes.log() - half[:, None]).abs().argmin(1)
+        return column[near]
 
     def scores(self, half: Tensor) -> Tensor:
         """Quantiles of the halves' z-scores around a size, by the corrected moments, ``(512,)``."""

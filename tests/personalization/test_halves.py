@@ -100,8 +100,7 @@ def test_counts_of_the_law_itself_leave_the_null_as_it_is():
     found = corrected(null, law, half_counts(kind, samples, law, seed=0).sum(0))
     assert_close(found.mean, null.mean, rtol=0.03, atol=0)
     assert_close(found.std, null.std, rtol=0.15, atol=0)
-    assert found.scores is not None
-    assert abs(float(found.scores.mean())) < 0.1
+    assert found.scores is None  # and of the shape that its moments say
 
 
 @pytest.mark.parametrize("few", [0, 7])
