@@ -8,69 +8,42 @@ from __future__ import annotations
 import argparse
 import resource
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy.stats import kstest, spearmanr
-from torch import Tensor
 
 from personalization import (
     DISTANCES,
     DistanceKind,
     build_distance,
     distance_to_population,
-    pairwise_distances,
     pairwise_of_statistics,
-    update_distances,
 )
 from personalization.population import NullLaw, client_statistics
 from personalization.reference import Weighting
-from personalization.updates import Metric
 
-FEATURES = 24
+from .laws import (
+    FEATURES,
+    Law,
+    clustered_law,
+    log_normal_law,
+    london_profiles,
+    normal_law,
+    population,
+    resampled_law,
+)
+from .pair_errors import ERROR_KINDS, errors_table
+from .update_distances import updates_table
+
 KINDS: dict[str, tuple[str, dict[str, object]]] = {
     "sliced": ("sliced", {}),
     "gaussian": ("gaussian", {}),
     "diagonal": ("gaussian", {"diagonal": True}),
 }
-Law = Callable[[int], Tensor]
-
-
-def normal_law(g: torch.Generator) -> Law:
-    factor = torch.randn(FEATURES, FEATURES, generator=g) / FEATURES**0.5
-    return lambda n: torch.randn(n, FEATURES, generator=g) @ factor
-
-
-def log_normal_law(g: torch.Generator) -> Law:
-    base = normal_law(g)
-    return lambda n: torch.exp(0.7 * base(n).clamp(-3, 3))
-
-
-def clustered_law(g: torch.Generator) -> Law:
-    base, centres = normal_law(g), 1.5 * torch.randn(3, FEATURES, generator=g)
-    return lambda n: 0.5 * base(n) + centres[torch.randint(3, (n,), generator=g)]
-
-
-def london_profiles(path: Path) -> Tensor:
-    """All complete days of all households, each household scaled by its own mean and deviation, shape (days, 24)."""
-    load = pd.read_parquet(path).to_numpy(dtype=np.float32)
-    scaled = (load - np.nanmean(load, 0)) / np.nanstd(load, 0)
-    days = scaled.T.reshape(scaled.shape[1], -1, 24).reshape(-1, 24)
-    return torch.from_numpy(days[np.isfinite(days).all(1)])
-
-
-def resampled_law(pool: Tensor) -> Callable[[torch.Generator], Law]:
-    return lambda g: lambda n: pool[torch.randint(len(pool), (n,), generator=g)]
-
-
-def population(law: Law, clients: int, low: int, high: int, seed: int) -> tuple[list[Tensor], np.ndarray]:
-    n = np.exp(np.random.default_rng(seed).uniform(np.log(low), np.log(high), clients)).astype(int)
-    return [law(int(m)) for m in n], n
 
 
 def null_row(
@@ -279,173 +252,6 @@ def pairs_table(args: argparse.Namespace) -> None:
         + "---|" * 4
     )
     print(f"| sliced | {sketched - start:.1f} s | {took:.1f} s | {peak:.2f} GB |", flush=True)
-
-
-def errors_table(args: argparse.Namespace) -> None:
-    """Six clients of 60 samples against six of 150, and pairs of unlike clients, drawn afresh each time.
-
-    Projections and bandwidths stay.
-    """
-    columns = [*ERROR_LAWS, *(f"{name} {i}-{j}" for name, (_, pairs) in UNLIKE.items() for i, j in pairs)]
-    print("| distance | " + " | ".join(columns) + " |\n|" + "---|" * (1 + len(columns)))
-    for kind, options in ERROR_KINDS:
-        if args.error_kinds and kind not in args.error_kinds:
-            continue
-        cells = [
-            float(errors.mean() / values.std())
-            for law in ERROR_LAWS.values()
-            for values, errors in [
-                (x[:, :6, 6:] for x in repeated_pairs(kind, options, two_groups(*law), args))
-            ]
-        ]
-        cells += unlike_cells(kind, options, args)
-        name = " ".join([kind, *(f"{k}={v}" for k, v in options.items())])
-        print(f"| {name} | " + " | ".join(f"{x:.2f}" for x in cells) + " |", flush=True)
-
-
-def two_groups(skewed: bool, shift: float, scale: float) -> Callable[[torch.Generator], list[Tensor]]:
-    def make(g: torch.Generator) -> list[Tensor]:
-        drawn = [torch.randn(n, 6, generator=g) for n in [60] * 6 + [150] * 6]
-        drawn = [torch.exp(0.7 * x) if skewed else x for x in drawn]
-        return drawn[:6] + [scale * x + shift for x in drawn[6:]]
-
-    return make
-
-
-def unlike_scales(g: torch.Generator) -> list[Tensor]:
-    """Deviations .1, 1 and 10, two clients each; the second is shifted by one own deviation."""
-    return [s * torch.randn(100, 5, generator=g) + shift * s for s in (0.1, 1, 10) for shift in (0, 1)]
-
-
-def unlike_directions(g: torch.Generator) -> list[Tensor]:
-    """Equal total variance along the first or the second axis, two clients each; the second is shifted along the first."""
-    wide = torch.tensor([[3, 0.1, 0.1, 0.1, 0.1], [0.1, 3, 0.1, 0.1, 0.1]])[[0, 0, 1, 1]]
-    shifts = torch.tensor([0.0, 2, 0, 2])[:, None] * torch.eye(5)[0]
-    return [torch.randn(100, 5, generator=g) * w + x for w, x in zip(wide, shifts, strict=True)]
-
-
-def repeated_pairs(
-    kind: str,
-    options: dict[str, object],
-    make: Callable[[torch.Generator], list[Tensor]],
-    args: argparse.Namespace,
-) -> tuple[Tensor, Tensor]:
-    """Distances and their errors, ``(repetitions, clients, clients)``."""
-    values, errors = [], []
-    for seed in range(args.first_seed, args.first_seed + args.repetitions):
-        features = make(torch.Generator().manual_seed(seed))
-        found = pairwise_distances(features, kind, draws=32, **options)
-        values.append(found.value)
-        errors.append(found.std_error)
-    return torch.stack(values), torch.stack(errors)
-
-
-def unlike_cells(kind: str, options: dict[str, object], args: argparse.Namespace) -> list[float]:
-    """Mean standard error over the true spread, of each pair of unlike clients."""
-    cells = []
-    for make, pairs in UNLIKE.values():
-        values, errors = repeated_pairs(kind, options, make, args)
-        ratio = errors.mean(0) / values.std(0)
-        cells += [float(ratio[i, j]) for i, j in pairs]
-    return cells
-
-
-def halves(parameters: int, steps: float, skewed: bool) -> Callable[[torch.Generator], Law]:
-    """Updates ``(2, parameters)`` that are means of half of the samples each, with noise of steps that all have alike."""
-
-    def make(g: torch.Generator) -> Law:
-        mix = torch.randn(parameters, parameters, generator=g) / parameters**0.5
-
-        def law(n: int) -> Tensor:
-            x = torch.randn(2, n // 2, parameters, generator=g)
-            mean = (torch.exp(0.7 * x) if skewed else x + 1).mean(1)
-            return (mean + steps * 2**0.5 * torch.randn(2, parameters, generator=g)) @ mix
-
-        return law
-
-    return make
-
-
-def trained(size: int) -> Callable[[torch.Generator], Law]:
-    """Updates of tanh networks (8 inputs, 64 hidden, 100 full-batch steps), on halves, or on parts of ``size`` samples."""
-
-    def make(g: torch.Generator) -> Law:
-        rule = torch.randn(8, 1, generator=g)
-        first, second = torch.randn(8, 64, generator=g) / 8**0.5, torch.randn(64, 1, generator=g) / 8
-
-        def law(n: int) -> Tensor:
-            parts, each = (max(1, n // size), size) if size else (2, n // 2)
-            x = torch.randn(parts, each, 8, generator=g)
-            y = torch.sin(x @ rule) + 0.5 * torch.randn(parts, each, 1, generator=g)
-            w, v = first.repeat(parts, 1, 1), second.repeat(parts, 1, 1)
-            for _ in range(100):
-                hold = torch.tanh(x @ w)
-                gap = 2 * (hold @ v - y) / each
-                w, v = w - 0.1 * x.mT @ ((gap @ v.mT) * (1 - hold**2)), v - 0.1 * hold.mT @ gap
-            return torch.cat([(first - w).flatten(1), (second - v).flatten(1)], 1)
-
-        return law
-
-    return make
-
-
-def updates_row(make: Callable[[torch.Generator], Law], metric: Metric, args: argparse.Namespace) -> str:
-    rows, pooled = [], []
-    for seed in range(args.first_seed, args.first_seed + args.seeds):
-        updates, n = population(make(torch.Generator().manual_seed(seed)), args.clients, 30, 3000, seed)
-        same = len({u.shape for u in updates}) == 1
-        d = update_distances(torch.stack(updates) if same else updates, n.tolist(), metric, seed=seed)
-        found = [spearmanr(x, n).statistic for x in (d.value, d.calibrated)]
-        rows.append([*found, float(d.z.mean()), float(d.z.std())])
-        pooled.append(d.p_value.numpy())
-    p = np.concatenate(pooled)
-    raw, calibrated, z, spread = np.nanmean(rows, 0)  # NaN where all of few are 0
-    rejected = sum(kstest(x, "uniform").pvalue < 0.01 for x in pooled)
-    return (
-        f"{raw:+.3f} | {calibrated:+.3f} | {z:+.2f} | {spread:.2f} | {kstest(p, 'uniform').statistic:.3f} "
-        f"| {rejected} of {args.seeds} | {(p < 0.05).mean():.3f}"
-    )
-
-
-def updates_table(args: argparse.Namespace) -> None:
-    print(
-        "| updates | metric | raw | calibrated | z mean | z std | KS | rejected | p < .05 |\n|" + "---|" * 9
-    )
-    laws = {
-        "normal": halves(40, 0.0, skewed=False),
-        "normal, 400 parameters": halves(400, 0.0, skewed=False),
-        "normal, noise of steps": halves(40, 0.03, skewed=False),
-        "log-normal": halves(40, 0.0, skewed=True),
-        "networks on halves": trained(0),
-        "networks on parts of 15": trained(15),
-    }
-    for name, make in laws.items():
-        for metric in get_args(Metric):
-            print(f"| {name} | {metric} | {updates_row(make, metric, args)} |", flush=True)
-    warnings.simplefilter("ignore")  # which a few clients are worth, and which this shows to be right
-    for clients in (10, 20):
-        few = argparse.Namespace(**{**vars(args), "clients": clients, "seeds": 10 * args.seeds})
-        for metric in get_args(Metric):
-            row = updates_row(laws["normal"], metric, few)
-            print(f"| normal, {clients} clients | {metric} | {row} |", flush=True)
-
-
-ERROR_LAWS = {
-    f"{name} {shift} {scale}": (name == "log-normal", shift, scale)
-    for name in ("normal", "log-normal")
-    for shift, scale in ((0.0, 1.0), (0.3, 1.0), (1.0, 1.0), (0.3, 1.7))
-}
-UNLIKE = {
-    "scales": (unlike_scales, [(0, 1), (2, 3), (4, 5), (0, 2), (0, 4)]),
-    "directions": (unlike_directions, [(0, 1), (2, 3), (0, 2)]),
-}
-ERROR_KINDS: list[tuple[str, dict[str, object]]] = [
-    ("sliced", {}),
-    ("sliced", {"order": 1.0}),
-    ("gaussian", {}),
-    ("gaussian", {"diagonal": True}),
-    *((name, {}) for name in ("energy", "mmd", "sinkhorn", "exact", "max_sliced", "mixture", "spectral")),
-]
 
 
 TABLES = {
