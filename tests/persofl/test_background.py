@@ -20,6 +20,12 @@ from persofl.diskstore import DiskStore
 from persofl.ranks import ALONE
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch, tmp_path):
+    """Trainers that are told no folder write into the current one."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def slow(monkeypatch):
     """Writing waits until it is let go."""
