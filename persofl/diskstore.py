@@ -4,7 +4,7 @@ A file a matrix, a row a client, written in place. What a row held when the last
 log before it is written over, so that the store can go back to either of the last two checkpoints: to the older one too,
 because a process may die after the store was marked and before the checkpoint file was in place. Rows are read and written
 by their offsets, for a cohort only, on a thread of their own; the operating system writes them back behind the run. A crash
-of the process loses nothing. One of the machine may, since no round waits until the system has written.
+of the process loses nothing, nor does one of the machine: an undo log is on the disk before what it saves is written over.
 
 Several processes of one machine share the folder: each writes its own clients' rows, and an undo log of its own. The first
 begins the folder and goes back to a checkpoint for all, so that a run may go on with another number of processes.
@@ -179,6 +179,7 @@ class DiskStore(ClientStore):
         if self._log is not None:
             self._log.close()
         self._log = open(self.folder / f"undo-{generation}-{self._ranks.rank}.log", "wb", buffering=0)  # noqa: SIM115
+        _sync_folder(self.folder)
         self._logged.zero_()
         for number, log in self._logs():  # of processes that are no more, too
             if number < self._floor:
@@ -204,6 +205,7 @@ class DiskStore(ClientStore):
             begin = os.fstat(self._log.fileno()).st_size
             try:
                 _whole(self._log.fileno(), b"".join(parts))
+                os.fsync(self._log.fileno())  # before what it saves is written over
             except OSError:
                 os.ftruncate(self._log.fileno(), begin)  # half an entry would shift all behind it
                 raise
@@ -328,6 +330,15 @@ class DiskStore(ClientStore):
         for file in self._files.values():
             os.close(file)
         self._writer.shutdown(wait=False)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the names of its files on the disk, without which what is in a new one may be lost."""
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(place)
+    finally:
+        os.close(place)
 
 
 def _whole(file: int, content: bytes | memoryview, offset: int | None = None) -> None:

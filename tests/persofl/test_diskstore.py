@@ -190,6 +190,22 @@ def test_half_an_undo_entry_is_taken_back_and_the_store_waits_for_a_checkpoint(t
     same(disk, kept[-1][1])
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="asks /proc for the name of an open file")
+def test_what_a_log_saves_is_on_the_disk_before_it_is_written_over(tmp_path, monkeypatch):
+    store = DiskStore(20, tmp_path)
+    store.write(torch.arange(8), rows(8))
+    store.state_dict()
+    happened, sync, write = [], os.fsync, DiskStore._write
+    monkeypatch.setattr(
+        os, "fsync", lambda file: (happened.append(os.readlink(f"/proc/self/fd/{file}")), sync(file))
+    )
+    monkeypatch.setattr(DiskStore, "_write", lambda *given: (happened.append("rows"), write(*given)))
+    store.write(torch.arange(4, 12), rows(8, 1))
+    store.read(torch.arange(4, 12), rows(8))
+    assert "undo-" in happened[0]
+    assert happened[1:] == ["rows"] * len(store.columns)
+
+
 def test_a_damaged_log_is_named(tmp_path):
     disk, kept = history(tmp_path, 2)
     disk.write(torch.tensor([1]), rows(1, 9))
