@@ -50,7 +50,7 @@ def exchanged(
 ) -> tuple[list[Message], Tensor]:
     """The same messages as sent, and the sum of the clients' counts ``(sizes, bins)``."""
     own = {"counts": half_counts(kind, samples, law, seed=seed)}
-    sent = own if masks is None else masks.encode(own)
+    sent = own if masks is None else masks.encode(own, turn=1)  # that of the summaries is 0
     total = {name: x.sum(0) for name, x in sent.items()}
     total = total if masks is None else masks.decode(total)
     messages = [_DOWN.carry(knots(law), record=record)]

@@ -157,6 +157,17 @@ def test_the_protocol_finds_what_one_place_does(name, masks):
         assert kstest(sent[::7].numpy(), "uniform", (-1, 2)).pvalue > 1e-3
 
 
+def test_no_two_messages_of_a_client_share_masks():
+    """Their difference would be that of what they hide, which tells the summary: most counts are zero."""
+    protocol = SummedReference(kind=build_distance("sliced", **SLICED), draws=16, null_from="halves")
+    sent = [m.content for m in protocol.run(population(normal, clients=6)).transcript if "masked" in m.what]
+    summary = torch.cat([sent[0][name].flatten() for name in sent[0] if name != "n"])
+    counts = sent[6]["counts"].flatten()
+    shared = min(len(summary), len(counts))
+    apart = (summary[:shared] - counts[:shared]).double() / 2.0**63
+    assert kstest(apart.numpy(), "uniform", (-1, 2)).pvalue > 1e-3
+
+
 def test_by_hand_halves_are_added_up_and_judged():
     protocol = SummedReference(kind=build_distance("sliced", **SLICED), draws=64, null_from="halves")
     samples = population(normal, clients=24, high=120)
