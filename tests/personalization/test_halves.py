@@ -5,7 +5,7 @@ import torch
 from scipy.stats import kstest, spearmanr
 from torch.testing import assert_close
 
-from personalization import build_distance, distance_to_population, pairwise_distances
+from personalization import build_distance, distance_to_population, halves, pairwise_distances
 from personalization.halves import BINS, corrected, half_counts, half_null, knots, of_knots
 from personalization.null import Null, fit_null
 from personalization.protocols import GaussianNoise, PairwiseMasks, SummedReference
@@ -87,6 +87,20 @@ def test_counts_are_whole_and_in_the_row_of_their_size():
     rows = counts.sum(2).argmax(1)
     assert abs(float(law.sizes[rows[1]].log() - torch.tensor(20.0).log())) < 0.6
     assert float(law.sizes[rows[2]]) == float(law.sizes[-1])
+
+
+def test_large_clients_are_halved_split_by_split_and_count_the_same(monkeypatch):
+    kind, rows = build_distance("gaussian"), []
+    samples = [torch.randn(n, F) for n in (40, 57)]
+    law = half_null(kind, kind.statistics(torch.cat(samples)), torch.tensor([40, 57]), draws=32, seed=0)
+    whole = half_counts(kind, samples, law, seed=0)
+    monkeypatch.setattr(halves, "_BATCH_VALUES", 3 * 57 * F)
+    statistics = type(kind).statistics
+    monkeypatch.setattr(
+        type(kind), "statistics", lambda self, x: (rows.append(x.shape[:-1].numel()), statistics(self, x))[1]
+    )
+    assert torch.equal(half_counts(kind, samples, law, seed=0), whole)
+    assert max(rows) <= 3 * 57 / 2  # of eight halvings, three at a time
 
 
 def test_counts_of_the_law_itself_leave_the_null_as_it_is():
