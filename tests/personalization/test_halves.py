@@ -201,6 +201,38 @@ def test_by_hand_halves_are_added_up_and_judged():
         SummedReference(kind=protocol.kind).judge(total, n, squared, variance, counts)
 
 
+def test_by_hand_what_is_no_null_and_no_sum_of_counts_is_refused():
+    protocol = SummedReference(kind=build_distance("sliced", **SLICED), draws=16, null_from="halves")
+    samples = population(normal, clients=12, high=60)
+    n = torch.tensor([len(x) for x in samples])
+    total = combine(protocol.summary(x) for x in samples)
+    halves = protocol.halves(total, n.tolist())
+    counts = sum(protocol.counts(x, total, halves) for x in samples)
+    answers = torch.ones(12, dtype=torch.float64)
+    for broken, said in (
+        (counts * torch.nan, "counts has .* NaN"),
+        (counts - 1, "after masks are taken off"),
+        (counts[:2], r"counts is \(2, 128\); give the sum"),
+        (torch.stack([counts, counts]), "counts is .*; give the sum"),
+        (counts.tolist(), "counts is list; give the sum"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            protocol.judge(total, n, answers, answers, broken)
+    as_they_are = protocol.judge(total, n, answers, answers, counts).p_value
+    assert_close(protocol.judge(total, n, answers, answers, counts.long()).p_value, as_they_are)
+    for broken, said in (
+        ({"mean": halves["mean"]}, "give what halves"),
+        ({**halves, "mean": halves["mean"][:1]}, "give what halves"),
+        ({**halves, "std": halves["std"] * torch.nan}, r"halves\['std'\] has"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            protocol.counts(samples[0], total, broken)
+    with pytest.raises(ValueError, match=f"has 2 features, the sum {F}"):
+        protocol.counts(samples[0][:, :2], total, halves)
+    with pytest.raises(ValueError, match="whole numbers of samples"):
+        protocol.halves(total, n / 2)
+
+
 def test_what_halves_do_not_serve_is_refused():
     with pytest.raises(ValueError, match=r"null_from='halves' sends exact counts"):
         SummedReference(noise=GaussianNoise(1.0), null_from="halves")
