@@ -128,6 +128,13 @@ def test_too_few_halves_correct_nothing(few):
     assert corrected(null, law, counts) is null
 
 
+@pytest.mark.parametrize("sizes", [[2, 5], [3] * 30, [40] * 7, [4] * 7 + [3] * 9])
+def test_below_eight_clients_of_four_samples_the_law_stays(sizes):
+    features = [heavy(n, torch.Generator().manual_seed(k)) for k, n in enumerate(sizes)]
+    law, halves = (distance_to_population(features, null_from=x, draws=16) for x in ("law", "halves"))
+    assert_close(halves.p_value, law.p_value)
+
+
 def test_a_law_without_noise_corrects_nothing():
     zero = torch.zeros(1, dtype=torch.float64)
     law = Null(zero + 20, zero, zero, zero)
