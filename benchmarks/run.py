@@ -15,9 +15,11 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from rich.console import Console
@@ -45,6 +47,7 @@ from .plain import (
 )
 from .rounds import CLIENTS, engine_evaluation, engine_round, hand_round, households, keywords
 
+Told = TypeVar("Told")
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 
 Makers = dict[str, Callable[[], Round]]
@@ -190,24 +193,27 @@ class Worker:
     """A process that does some of the ways of a piece of work, one at a time, when told to."""
 
     def __init__(self, work: str, *, alone: bool) -> None:
-        self.pool = multiprocessing.get_context("spawn").Pool(1, _prepare, (work, alone))
-        self.ways: list[str] = self.pool.apply(_ways)
+        self.process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        self.ways: list[str] = self._told(_prepare, work, alone)
 
     def seconds(self, way: str) -> float:
         """Wall time of doing it once."""
-        return self.pool.apply(_timed, (way,))
+        return self._told(_timed, way)
 
     def ended(self) -> tuple[float, str, float]:
         """Matrix-product rate, name of the GPU or none, and peak MB; the process ends."""
-        found: tuple[float, str, float] = self.pool.apply(_facts)
-        self.pool.terminate()
+        found = self._told(_facts)
+        self.process.shutdown()
         return found
+
+    def _told(self, task: Callable[..., Told], *given: object) -> Told:
+        return self.process.submit(task, *given).result()
 
 
 _prepared: dict[str, Round] = {}
 
 
-def _prepare(work: str, alone: bool) -> None:
+def _prepare(work: str, alone: bool) -> list[str]:
     torch.set_num_threads(1)
     if not alone:
         keep_freed_memory()
@@ -216,9 +222,6 @@ def _prepare(work: str, alone: bool) -> None:
     for way, run in _prepared.items():
         if not way.startswith("plain"):
             run()  # warm up; a loop does so within its first clients
-
-
-def _ways() -> list[str]:
     return list(_prepared)
 
 

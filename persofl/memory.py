@@ -30,5 +30,7 @@ def keep_freed_memory() -> bool:
     )
     if chosen or platform.libc_ver()[0] != "glibc":
         return False
-    set_option = ctypes.CDLL(None).mallopt
-    return bool(set_option(_MMAP_THRESHOLD, _LARGEST) and set_option(_TRIM_THRESHOLD, _KEPT))
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # what passes for glibc need not have it
+    return set_option is not None and bool(
+        set_option(_MMAP_THRESHOLD, _LARGEST) and set_option(_TRIM_THRESHOLD, _KEPT)
+    )

@@ -80,12 +80,7 @@ def half_counts(
         half = x.shape[1] // 2
         if half < 2:
             continue
-        order = torch.rand(splits, *x.shape[:2], generator=generator).argsort(-1).to(x.device)
-        one, other = (
-            torch.take_along_dim(x[None], order[:, :, part, None], 2)
-            for part in (slice(None, half), slice(half, 2 * half))
-        )
-        squared = wide(kind.squared(kind.statistics(one), kind.statistics(other))) / 2
+        squared = _apart(kind, x, splits, generator)
         mean, std, _ = law.at(torch.full_like(squared, half))
         z = z_score(squared, mean, std).asinh().clamp(_LOW, _HIGH)
         place = ((z - _LOW) / (_HIGH - _LOW) * BINS).long().clamp(max=BINS - 1)
@@ -93,6 +88,20 @@ def half_counts(
         client = torch.tensor(who, device=x.device).expand_as(place)
         counts[:, size].index_put_((client, place), torch.ones_like(squared), accumulate=True)
     return counts
+
+
+def _apart(kind: DistanceKind, x: Tensor, splits: int, generator: torch.Generator) -> Tensor:
+    """``d^2 / 2`` between random halves of each client's samples ``(clients, n, F)``, ``(splits, clients)``."""
+    half, found = x.shape[1] // 2, []
+    at_once = max(1, min(splits, _BATCH_VALUES // x.numel()))  # large clients split by split, to spare memory
+    for start in range(0, splits, at_once):
+        order = torch.rand(min(at_once, splits - start), *x.shape[:2], generator=generator).argsort(-1)
+        one, other = (
+            kind.statistics(torch.take_along_dim(x[None], part[..., None].to(x.device), 2))
+            for part in (order[..., :half], order[..., half : 2 * half])
+        )
+        found.append(wide(kind.squared(one, other)) / 2)
+    return torch.cat(found)
 
 
 def corrected(null: Null, law: Null, counts: Tensor) -> Null:

@@ -59,7 +59,8 @@ def distance_to_population(
         weighting: a client's weight in the population, its ``samples`` or ``uniform``.
         null_from: what the null is drawn from. ``"law"``: the law that sums describe, all that a server knows; the default
             of kinds that need sums only. ``"halves"``: that law, corrected by sums of what clients see between halves of
-            their own samples, for clusters and heavy tails; see :mod:`personalization.halves`. ``"pool"``: all clients'
+            their own samples, for clusters and heavy tails; as it is where fewer than eight clients have four samples.
+            See :mod:`personalization.halves`. ``"pool"``: all clients'
             samples, whatever their law, which must be in one place; the only one of kinds that compare samples. See
             :mod:`personalization.resampled`.
         standardise: divide by the population's standard deviation per feature first, itself a sum over

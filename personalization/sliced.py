@@ -140,8 +140,9 @@ class SlicedDistance(DistanceKind):
         influence = torch.empty_like(ranks, dtype=samples.dtype)
         influence.scatter_(-1, ranks, potential[..., level.to(potential.device)])
         power = wide(influence.mean(-2)).var(-1, correction=0) / n
-        # From d^p to d^2.
+        # From d^p to d^2; at distance 0, where an order above 2 would divide by it, the variance is 0 as it is.
         distance = safe_root(wide(gap.abs() ** self.order).mean((-2, -1)), self.order)
+        distance = torch.where(distance > 0, distance, 1.0)
         return power * (2 / self.order * distance ** (2 - self.order)).square()
 
     def pairwise(self, own: Statistics) -> Tensor:
@@ -242,7 +243,7 @@ def _slope_variance(rows: Tensor, noise: Tensor, order: float) -> Tensor:
     Each pair once: from the other side its slope has the other sign.
     """
     # Of order one: the result is a fourth power of the features' scale.
-    units = [wide(x.abs().max()).clamp_min(1e-300) for x in (rows, noise)]
+    units = [wide(x.abs().max().clamp_min(torch.finfo(x.dtype).tiny)) for x in (rows, noise)]
     rows, across = rows / units[0], (noise / units[1]).T.contiguous()
     found = wide(rows).new_zeros(len(rows), len(rows))
     for k in range(len(rows) - 1):

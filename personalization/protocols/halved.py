@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from ..errors import unknown_name
-from ..halves import BINS, half_counts, half_sizes, knots
-from ..kind import DistanceKind
+from ..errors import check_finite, unknown_name
+from ..halves import BINS, half_counts, half_sizes, knots, of_knots
+from ..kind import DistanceKind, Statistics
 from ..null import Null
 from .masks import PairwiseMasks
 from .transcript import EVERYONE, SERVER, Message, Piece, Route, client
 
 _DOWN = Route(1, SERVER, EVERYONE, "null of halves")
+_KNOTS = ("sizes", "mean", "std", "skew")
 
 
 def check_law(null_from: str, *, noised: bool) -> None:
@@ -34,9 +35,50 @@ def check_law(null_from: str, *, noised: bool) -> None:
 def planned(sizes: Sequence[int], *, masked: bool) -> list[Message]:
     """The messages of clients of these sizes."""
     grid = len(half_sizes(torch.tensor(sizes)))
-    down = tuple(Piece(name, (grid,), torch.float64) for name in ("sizes", "mean", "std", "skew"))
+    down = tuple(Piece(name, (grid,), torch.float64) for name in _KNOTS)
     up = Piece("counts", (grid, BINS), torch.int64 if masked else torch.float64)
     return [_DOWN.of(down), *(_up(k, masked).of((up,)) for k in range(len(sizes)))]
+
+
+def counted(
+    kind: DistanceKind, samples: Tensor, reference: Statistics, halves: Mapping[str, Tensor], *, seed: int
+) -> Tensor:
+    """One client's counts ``(sizes, 128)``, by the law's null that it was sent.
+
+    Raises:
+        ValueError: what was sent is no null, or of other features than the client's.
+    """
+    shapes = {name: tuple(x.shape) for name, x in halves.items() if isinstance(x, Tensor)}
+    if set(halves) != set(_KNOTS) or shapes != dict.fromkeys(_KNOTS, (len(halves["sizes"]),)):
+        raise ValueError(
+            f"halves holds {shapes}; give what halves() returned: {', '.join(_KNOTS)}, each (sizes,)."
+        )
+    check_finite(**{f"halves[{name!r}]": x for name, x in halves.items()})
+    mean = reference.get("mean")
+    if mean is not None and mean.shape[-1] != samples.shape[-1]:
+        raise ValueError(
+            f"The client has {samples.shape[-1]} features, the sum {mean.shape[-1]}; all clients must describe their "
+            "samples by the same features."
+        )
+    return half_counts(kind, [samples], of_knots(kind, reference, halves), seed=seed)[0]
+
+
+def check_sum(counts: Tensor, law: Null) -> Tensor:
+    """The sum of the clients' counts, float64 ``(sizes, 128)``.
+
+    Raises:
+        ValueError: another shape, or numbers that count nothing.
+    """
+    shape = (len(law.sizes), BINS)
+    if not isinstance(counts, Tensor) or tuple(counts.shape) != shape:
+        found = tuple(counts.shape) if isinstance(counts, Tensor) else type(counts).__name__
+        raise ValueError(f"counts is {found}; give the sum over clients of what counts() returned, {shape}.")
+    check_finite(counts=counts)
+    if bool((counts.round() < 0).any()):
+        raise ValueError(
+            f"counts has {float(counts.min()):g}; give the sum over clients, after masks are taken off."
+        )
+    return counts.to(law.sizes)
 
 
 def exchanged(
@@ -50,7 +92,7 @@ def exchanged(
 ) -> tuple[list[Message], Tensor]:
     """The same messages as sent, and the sum of the clients' counts ``(sizes, bins)``."""
     own = {"counts": half_counts(kind, samples, law, seed=seed)}
-    sent = own if masks is None else masks.encode(own)
+    sent = own if masks is None else masks.encode(own, turn=1)  # that of the summaries is 0
     total = {name: x.sum(0) for name, x in sent.items()}
     total = total if masks is None else masks.decode(total)
     messages = [_DOWN.carry(knots(law), record=record)]

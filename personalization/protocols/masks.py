@@ -51,11 +51,12 @@ class PairwiseMasks:
                 f"neighbours={self.neighbours} must be at least 1: who shares no mask hides nothing."
             )
 
-    def encode(self, messages: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def encode(self, messages: Mapping[str, Tensor], *, turn: int = 0) -> dict[str, Tensor]:
         """The clients' masked messages.
 
         Args:
             messages: float arrays by name, ``(clients, *shape)``.
+            turn: which of a run's masked messages this is; of two under the same masks the server has the difference.
 
         Returns:
             int64 arrays of the same shapes, whose sum over the clients is the sum of the messages.
@@ -74,7 +75,9 @@ class PairwiseMasks:
                 f"A summary holds {float(flat.abs().max()):.3g}; with bits={self.bits} and {clients} clients the sum "
                 f"could overflow beyond {limit:.3g}. Standardise the features, or lower bits."
             )
-        masked = (flat * 2.0**self.bits).round().long().cpu().numpy() + self._masks(clients, flat.shape[1])
+        masked = (flat * 2.0**self.bits).round().long().cpu().numpy() + self._masks(
+            clients, flat.shape[1], turn
+        )
         return _split(torch.from_numpy(masked).to(first.device), messages)
 
     def refuse_coarse(self, name: str, values: Tensor) -> None:
@@ -96,12 +99,12 @@ class PairwiseMasks:
         """Values of a sum of masked messages, float64."""
         return {name: x.double() / 2.0**self.bits for name, x in total.items()}
 
-    def _masks(self, clients: int, width: int) -> np.ndarray:
+    def _masks(self, clients: int, width: int, turn: int) -> np.ndarray:
         masks = np.zeros((clients, width), dtype=np.int64)
         for one in range(clients):
             for other in self.partners(one, clients):
                 if other > one:
-                    shared = np.random.default_rng([self.seed, one, other]).integers(
+                    shared = np.random.default_rng([self.seed, one, other, turn]).integers(
                         -(2**63), 2**63 - 1, width, dtype=np.int64, endpoint=True
                     )
                     masks[one] += shared

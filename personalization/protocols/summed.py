@@ -19,7 +19,7 @@ from ..errors import (
     check_fields,
     check_gate,
 )
-from ..halves import corrected, half_counts, half_null, knots, of_knots
+from ..halves import corrected, half_null, knots
 from ..kind import DistanceKind, Statistics
 from ..null import Null, fit_null, size_grid
 from ..numeric import rounding, single, size_groups, wide
@@ -28,7 +28,7 @@ from ..reference import Summary, Weighting, check_weighting, client_weights, sum
 from ..sketch import unit_projections
 from ..sliced import SlicedDistance
 from .base import Outcome, Protocol
-from .halved import check_law, exchanged, planned
+from .halved import check_law, check_sum, counted, exchanged, planned
 from .masks import PairwiseMasks
 from .noise import (
     GaussianNoise,
@@ -216,13 +216,12 @@ class SummedReference(Protocol):
 
     def halves(self, total: Summary, n: Tensor) -> dict[str, Tensor]:
         """There, on the server: what goes down with the sum for ``null_from="halves"``, each ``(sizes,)``."""
-        return knots(self._half_null(total, n))
+        return knots(self._half_null(total, check_counts(n, len(n), least=2)))
 
     def counts(self, samples: Tensor, total: Summary, halves: Mapping[str, Tensor]) -> Tensor:
         """There, on a client: what goes up for it, ``(sizes, 128)``, to be added to the others'."""
         (samples,) = single(check_features([samples]))
-        law = of_knots(self.kind, total.mean(), halves)
-        return half_counts(self.kind, [samples], law, seed=self.seed)[0]
+        return counted(self.kind, samples, total.mean(), halves, seed=self.seed)
 
     def judge(
         self, total: Summary, n: Tensor, squared: Tensor, variance: Tensor, counts: Tensor | None = None
@@ -230,8 +229,8 @@ class SummedReference(Protocol):
         """There, on the server: the clients' calibrated distances from their answers ``(clients,)``, float64.
 
         Raises:
-            ValueError: counts that fit no client; an answer that is NaN or infinite; no sum of the counts of halves, or
-                one that nobody asked for.
+            ValueError: counts that fit no client; an answer that is NaN or infinite; no sum of the counts of halves, one
+                that is none, or one that nobody asked for.
         """
         if (counts is None) == (self.null_from == "halves"):
             needs = "without" if self.null_from == "law" else "with"
@@ -250,7 +249,8 @@ class SummedReference(Protocol):
             return Distances(squared, zero, zero, zero, one, n, squared, zero)
         null = self._null(total, {}, n)
         if counts is not None:
-            null = corrected(null, self._half_null(total, n), counts)
+            law = self._half_null(total, n)
+            null = corrected(null, law, check_sum(counts, law))
         return self._judge(total, n, squared, variance, null, dtype=squared.dtype)
 
     def scales(self, sizes: Sequence[int], features: int) -> dict[str, float]:

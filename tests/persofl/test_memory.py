@@ -1,11 +1,14 @@
 """Memory that a process keeps, seen by the page faults that it spares."""
 
+import ctypes
 import os
 import platform
 import subprocess
 import sys
 
 import pytest
+
+from persofl.memory import _OWN_WORDS, keep_freed_memory
 
 glibc = pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep freed memory"
@@ -51,6 +54,15 @@ def test_what_its_user_set_stays(own):
     kept, faults = run(STEPS, **own)
     assert kept == "False"
     assert int(faults) > 10_000
+
+
+@pytest.mark.parametrize("libc", [("glibc", "2.36"), ("musl", "1.2"), ("", "")])
+def test_a_library_that_is_not_told_is_left_alone(libc, monkeypatch):
+    for name in (*_OWN_WORDS, "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(platform, "libc_ver", lambda: libc)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())  # has no mallopt
+    assert keep_freed_memory.__wrapped__() is False
 
 
 @glibc

@@ -5,7 +5,7 @@ import torch
 from scipy.stats import kstest, spearmanr
 from torch.testing import assert_close
 
-from personalization import build_distance, distance_to_population, pairwise_distances
+from personalization import build_distance, distance_to_population, halves, pairwise_distances
 from personalization.halves import BINS, corrected, half_counts, half_null, knots, of_knots
 from personalization.null import Null, fit_null
 from personalization.protocols import GaussianNoise, PairwiseMasks, SummedReference
@@ -89,6 +89,20 @@ def test_counts_are_whole_and_in_the_row_of_their_size():
     assert float(law.sizes[rows[2]]) == float(law.sizes[-1])
 
 
+def test_large_clients_are_halved_split_by_split_and_count_the_same(monkeypatch):
+    kind, rows = build_distance("gaussian"), []
+    samples = [torch.randn(n, F) for n in (40, 57)]
+    law = half_null(kind, kind.statistics(torch.cat(samples)), torch.tensor([40, 57]), draws=32, seed=0)
+    whole = half_counts(kind, samples, law, seed=0)
+    monkeypatch.setattr(halves, "_BATCH_VALUES", 3 * 57 * F)
+    statistics = type(kind).statistics
+    monkeypatch.setattr(
+        type(kind), "statistics", lambda self, x: (rows.append(x.shape[:-1].numel()), statistics(self, x))[1]
+    )
+    assert torch.equal(half_counts(kind, samples, law, seed=0), whole)
+    assert max(rows) <= 3 * 57 / 2  # of eight halvings, three at a time
+
+
 def test_counts_of_the_law_itself_leave_the_null_as_it_is():
     kind = build_distance("sliced", **SLICED)
     g = torch.Generator().manual_seed(3)
@@ -112,6 +126,13 @@ def test_too_few_halves_correct_nothing(few):
     null = fit_null(kind, reference, [40], draws=16)
     counts = half_counts(kind, samples[:few], law, seed=0).sum(0) if few else torch.zeros(1, BINS)
     assert corrected(null, law, counts) is null
+
+
+@pytest.mark.parametrize("sizes", [[2, 5], [3] * 30, [40] * 7, [4] * 7 + [3] * 9])
+def test_below_eight_clients_of_four_samples_the_law_stays(sizes):
+    features = [heavy(n, torch.Generator().manual_seed(k)) for k, n in enumerate(sizes)]
+    law, halves = (distance_to_population(features, null_from=x, draws=16) for x in ("law", "halves"))
+    assert_close(halves.p_value, law.p_value)
 
 
 def test_a_law_without_noise_corrects_nothing():
@@ -157,6 +178,17 @@ def test_the_protocol_finds_what_one_place_does(name, masks):
         assert kstest(sent[::7].numpy(), "uniform", (-1, 2)).pvalue > 1e-3
 
 
+def test_no_two_messages_of_a_client_share_masks():
+    """Their difference would be that of what they hide, which tells the summary: most counts are zero."""
+    protocol = SummedReference(kind=build_distance("sliced", **SLICED), draws=16, null_from="halves")
+    sent = [m.content for m in protocol.run(population(normal, clients=6)).transcript if "masked" in m.what]
+    summary = torch.cat([sent[0][name].flatten() for name in sent[0] if name != "n"])
+    counts = sent[6]["counts"].flatten()
+    shared = min(len(summary), len(counts))
+    apart = (summary[:shared] - counts[:shared]).double() / 2.0**63
+    assert kstest(apart.numpy(), "uniform", (-1, 2)).pvalue > 1e-3
+
+
 def test_by_hand_halves_are_added_up_and_judged():
     protocol = SummedReference(kind=build_distance("sliced", **SLICED), draws=64, null_from="halves")
     samples = population(normal, clients=24, high=120)
@@ -174,6 +206,38 @@ def test_by_hand_halves_are_added_up_and_judged():
         protocol.judge(total, n, squared, variance)
     with pytest.raises(ValueError, match="without the sum of the clients"):
         SummedReference(kind=protocol.kind).judge(total, n, squared, variance, counts)
+
+
+def test_by_hand_what_is_no_null_and_no_sum_of_counts_is_refused():
+    protocol = SummedReference(kind=build_distance("sliced", **SLICED), draws=16, null_from="halves")
+    samples = population(normal, clients=12, high=60)
+    n = torch.tensor([len(x) for x in samples])
+    total = combine(protocol.summary(x) for x in samples)
+    halves = protocol.halves(total, n.tolist())
+    counts = sum(protocol.counts(x, total, halves) for x in samples)
+    answers = torch.ones(12, dtype=torch.float64)
+    for broken, said in (
+        (counts * torch.nan, "counts has .* NaN"),
+        (counts - 1, "after masks are taken off"),
+        (counts[:2], r"counts is \(2, 128\); give the sum"),
+        (torch.stack([counts, counts]), "counts is .*; give the sum"),
+        (counts.tolist(), "counts is list; give the sum"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            protocol.judge(total, n, answers, answers, broken)
+    as_they_are = protocol.judge(total, n, answers, answers, counts).p_value
+    assert_close(protocol.judge(total, n, answers, answers, counts.long()).p_value, as_they_are)
+    for broken, said in (
+        ({"mean": halves["mean"]}, "give what halves"),
+        ({**halves, "mean": halves["mean"][:1]}, "give what halves"),
+        ({**halves, "std": halves["std"] * torch.nan}, r"halves\['std'\] has"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            protocol.counts(samples[0], total, broken)
+    with pytest.raises(ValueError, match=f"has 2 features, the sum {F}"):
+        protocol.counts(samples[0][:, :2], total, halves)
+    with pytest.raises(ValueError, match="whole numbers of samples"):
+        protocol.halves(total, n / 2)
 
 
 def test_what_halves_do_not_serve_is_refused():

@@ -5,7 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from personalization import (
+    distance_to_population,
     midpoint_levels,
+    pairwise_distances,
     pairwise_sliced_wasserstein,
     quantile_sketch,
     sliced_wasserstein,
@@ -110,6 +112,15 @@ def test_gradient_at_zero_distance_is_zero():
     x = draw(12, 0).requires_grad_()
     sliced_wasserstein(sketch(x), sketch(x.detach())).backward()
     assert torch.equal(x.grad, torch.zeros_like(x))
+
+
+@pytest.mark.parametrize("order", [1.0, 1.5, 2.5, 3.0])
+def test_where_nothing_differs_no_order_has_an_error_that_is_nan(order):
+    alike = [draw(30, 0).float() for _ in range(4)]
+    between = pairwise_distances(alike, "sliced", order=order, draws=16)
+    constant = distance_to_population([torch.full((30, 2), 5.0)] * 4, "sliced", order=order, draws=16)
+    assert between.std_error.isfinite().all()
+    assert constant.std_error.tolist() == [0.0] * 4
 
 
 def test_order_below_one_is_refused():
