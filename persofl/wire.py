@@ -17,6 +17,7 @@ from personalization.protocols import (
     FedWaD,
     GaussianNoise,
     Outcome,
+    PairwiseMasks,
     PrivacyBudget,
     Protocol,
     QuantileSketches,
@@ -208,7 +209,9 @@ def measure_by_protocol(
     own = {name: value for name, value in options.items() if name not in OF_SUMS}
     built = check_sums(config.name, kind, build_kind(kind, seed, own))
     noise = config.noise(features[0].shape[1], seed, release)
-    protocol = SummedReference(kind=built, noise=noise, seed=seed, **of_sums)
+    # masks of their own for each release: under the same ones a client's two messages tell their difference
+    masks = PairwiseMasks(seed=abs(seed) * 1_000_003 + release)
+    protocol = SummedReference(kind=built, noise=noise, masks=masks, seed=seed, **of_sums)
     outcome = protocol.run(features, budget=budget, record=False)
     if outcome.distances is None:
         raise PersoflError(f"protocol {config.name!r} found no distances.")

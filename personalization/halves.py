@@ -30,6 +30,7 @@ _LOW, _HIGH = -3.0, 8.0
 """Of asinh z, evenly: z from -10 to 1,490, what lies beyond in the outermost."""
 _PARTS = 4
 _SCORES = 512
+_DRAWS = 256
 _ENOUGH = 64
 _WORTH = 4
 """Halvings of one client that tell as much as one of another."""
@@ -43,10 +44,10 @@ def half_null(kind: DistanceKind, reference: Statistics, n: Tensor, *, draws: in
         kind: the distance.
         reference: the population's mean statistics, without leading axes.
         n: samples of the clients, ``(clients,)``.
-        draws: pairs per size.
+        draws: pairs per size; at least 256 are taken, for one heavy draw in few would be taken for the law's.
         seed: of the generator.
     """
-    generator, scaled = seeded(seed, "halves"), []
+    generator, scaled, draws = seeded(seed, "halves"), [], max(draws, _DRAWS)
     sizes = half_sizes(n)
     for m in sizes:
         step, found = max(1, min(draws, 500_000 // m)), []

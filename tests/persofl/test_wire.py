@@ -23,7 +23,7 @@ from persofl.pairwise import measure_pairwise
 from persofl.wire import BETWEEN, ProtocolConfig, measure_by_protocol
 from personalization import Distances, distance_to_population
 from personalization.budget import composed_epsilon, gaussian_multiplier
-from personalization.protocols import BudgetExhaustedError, SummedReference
+from personalization.protocols import BudgetExhaustedError, PairwiseMasks, SummedReference
 
 SUMMED = {"name": "summed_reference"}
 NOISY = {**SUMMED, "epsilon": 4.0, "clip": 6.0}
@@ -102,6 +102,20 @@ def test_noise_is_a_function_of_the_seed_and_the_release(population):
     assert torch.equal(z(), z())
     assert not torch.equal(z(), z(release=1))
     assert not torch.equal(z(), z(seed=1))
+
+
+def test_every_release_has_masks_of_its_own(population, monkeypatch):
+    features = [population.profiles(client) for client in range(len(population))]
+    config, encode, sent = ProtocolConfig.of(SUMMED), PairwiseMasks.encode, []
+    monkeypatch.setattr(
+        PairwiseMasks,
+        "encode",
+        lambda self, *given, **more: sent.append(encode(self, *given, **more)) or sent[-1],
+    )
+    for seed, release in ((0, 0), (0, 1), (1, 0), (-1, 0)):
+        measure_by_protocol(features, config, "gaussian", {}, seed=seed, release=release)
+    first = [messages["mean"][0] for messages in sent]
+    assert not any(torch.equal(first[0], other) for other in first[1:3])
 
 
 def test_less_noise_comes_closer(population):
