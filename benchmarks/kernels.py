@@ -2,9 +2,9 @@
 
     python -m benchmarks.kernels [--compile]
 
-One thread, float32. DS-CNN's layers on 32 examples of 24 channels by 13 x 11, attention of ten clients' batches over 28
-tokens in 4 heads of 8, the products of ten clients' recurrent step, and, with ``--compile``, the element-wise part of an
-LSTM step with and without ``torch.compile``.
+One thread, float32. DS-CNN's layers on 32 examples of 24 channels by 13 x 11, a step of four clients of it, DLinear's
+moving average, attention of ten clients' batches over 28 tokens in 4 heads of 8, the products of ten clients' recurrent
+step, and, with ``--compile``, the element-wise part of an LSTM step with and without ``torch.compile``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from persofl.memory import keep_freed_memory
+from persofl.models.forecast import moving_average
 from persofl.models.images import Convolution
 from persofl.models.norms import GroupNorm
 
@@ -98,6 +99,22 @@ def separable_step(clients: int = 4, channels: int = 24) -> list[tuple[str, floa
     ]
 
 
+def averages(steps: int = 168, kernel: int = 25) -> list[tuple[str, float]]:
+    """DLinear's moving average over fifty clients' windows: ours, by running sums, and by pooling."""
+    x, half = torch.randn(50 * BATCH, steps), kernel // 2
+    padded = F.pad(x.unsqueeze(1), (half, half), mode="replicate").squeeze(1)
+
+    def sums() -> Tensor:
+        reached = F.pad(padded.cumsum(1), (1, 0))
+        return (reached[:, kernel:] - reached[:, :-kernel]) / kernel
+
+    return [
+        ("moving average, products", took(lambda: moving_average(x.unsqueeze(-1), kernel))),
+        ("moving average, running sums", took(sums)),
+        ("moving average, pooling", took(lambda: F.avg_pool1d(padded.unsqueeze(1), kernel, stride=1))),
+    ]
+
+
 def attention() -> list[tuple[str, float]]:
     """Forward and back, by two products and a softmax, and by torch's fused kernel."""
     parts = [torch.randn(CLIENTS * BATCH, 4, 28, 8, requires_grad=True) for _ in range(3)]
@@ -158,7 +175,12 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     found = (
-        convolutions() + separable_step() + attention() + products() + (compiled() if args.compile else [])
+        convolutions()
+        + separable_step()
+        + averages()
+        + attention()
+        + products()
+        + (compiled() if args.compile else [])
     )
     print("| kernel | microseconds |\n|---|---:|")
     for name, microseconds in found:

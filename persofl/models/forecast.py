@@ -118,8 +118,8 @@ _STEPS_AT_ONCE = {"cpu": 32}
 def moving_average(x: Tensor, kernel: int) -> Tensor:
     """Centred moving average over time of ``(..., time, channels)``, the ends padded with their own value.
 
-    Products with fixed matrices, a block of steps each: a few times as fast as pooling or running sums, and without
-    the rounding that sums gather.
+    Products with fixed matrices, a block of steps each: several times as fast as pooling, and without the rounding that
+    running sums gather.
     """
     blocks = _averaging(x.shape[-2], kernel, x.dtype, x.device)
     series = x.squeeze(-1) if x.shape[-1] == 1 else x.mT  # of one channel, one product for the whole batch
