@@ -161,7 +161,10 @@ class DiskStore(ClientStore):
         self.folder.mkdir(parents=True, exist_ok=True)
         about = {"token": self.token, "population": len(self.seen), "columns": self.columns}
         written = self.folder / f"{ABOUT}.new"
-        written.write_text(json.dumps(about))
+        with written.open("w") as file:
+            file.write(json.dumps(about))
+            file.flush()
+            os.fsync(file.fileno())
         written.rename(self.folder / ABOUT)
 
     def _sync(self) -> None:

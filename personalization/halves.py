@@ -25,6 +25,8 @@ from .numeric import seeded, size_groups, wide
 SPLITS = 8
 """Random halvings of a client's samples: more tell little that is new."""
 
+KNOTS = ("sizes", "mean", "std", "skew")
+"""What of a null is sent."""
 BINS = 128
 _LOW, _HIGH = -3.0, 8.0
 """Of asinh z, evenly: z from -10 to 1,490, what lies beyond in the outermost."""
@@ -140,7 +142,7 @@ def _another_shape(scores: Tensor, seen: _Seen, half: Tensor) -> bool:
 
 def knots(law: Null) -> dict[str, Tensor]:
     """What the clients need to know of the law's null, each ``(sizes,)``."""
-    return {"sizes": law.sizes, "mean": law.mean, "std": law.std, "skew": law.skew}
+    return {name: getattr(law, name) for name in KNOTS}
 
 
 def of_knots(kind: DistanceKind, reference: Statistics, given: Mapping[str, Tensor]) -> Null:

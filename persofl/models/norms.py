@@ -40,7 +40,7 @@ class GroupNorm(nn.Module):
         return nn.functional.group_norm(images, self._groups_of(gain), gain, shift, self.eps)
 
     def rectified(self, images: Tensor) -> Tensor:
-        """``relu(forward(images))``; of a stack on a processor in half the time of torch's kernels."""
+        """``relu(forward(images))``; of a stack on a processor a fifth faster than by torch's kernels."""
         wide = images.dtype in (torch.float32, torch.float64)
         if self.gain.dim() == 1 or images.device.type != "cpu" or not wide:
             return torch.relu_(self(images))

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from ..errors import check_finite, unknown_name
-from ..halves import BINS, half_counts, half_sizes, knots, of_knots
+from ..halves import BINS, KNOTS, half_counts, half_sizes, knots, of_knots
 from ..kind import DistanceKind, Statistics
 from ..null import Null
 from .masks import PairwiseMasks
 from .transcript import EVERYONE, SERVER, Message, Piece, Route, client
 
 _DOWN = Route(1, SERVER, EVERYONE, "null of halves")
-_KNOTS = ("sizes", "mean", "std", "skew")
 
 
 def check_law(null_from: str, *, noised: bool) -> None:
@@ -35,7 +34,7 @@ def check_law(null_from: str, *, noised: bool) -> None:
 def planned(sizes: Sequence[int], *, masked: bool) -> list[Message]:
     """The messages of clients of these sizes."""
     grid = len(half_sizes(torch.tensor(sizes)))
-    down = tuple(Piece(name, (grid,), torch.float64) for name in _KNOTS)
+    down = tuple(Piece(name, (grid,), torch.float64) for name in KNOTS)
     up = Piece("counts", (grid, BINS), torch.int64 if masked else torch.float64)
     return [_DOWN.of(down), *(_up(k, masked).of((up,)) for k in range(len(sizes)))]
 
@@ -49,9 +48,9 @@ def counted(
         ValueError: what was sent is no null, or of other features than the client's.
     """
     shapes = {name: tuple(x.shape) for name, x in halves.items() if isinstance(x, Tensor)}
-    if set(halves) != set(_KNOTS) or shapes != dict.fromkeys(_KNOTS, (len(halves["sizes"]),)):
+    if set(halves) != set(KNOTS) or shapes != dict.fromkeys(KNOTS, (len(halves["sizes"]),)):
         raise ValueError(
-            f"halves holds {shapes}; give what halves() returned: {', '.join(_KNOTS)}, each (sizes,)."
+            f"halves holds {shapes}; give what halves() returned: {', '.join(KNOTS)}, each (sizes,)."
         )
     check_finite(**{f"halves[{name!r}]": x for name, x in halves.items()})
     mean = reference.get("mean")

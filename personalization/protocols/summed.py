@@ -19,7 +19,7 @@ from ..errors import (
     check_fields,
     check_gate,
 )
-from ..halves import corrected, half_null, knots
+from ..halves import KNOTS, corrected, half_null, knots
 from ..kind import DistanceKind, Statistics
 from ..null import Null, fit_null, size_grid
 from ..numeric import rounding, single, size_groups, wide
@@ -134,8 +134,8 @@ class SummedReference(Protocol):
             answer = tuple(Piece(name, (), torch.float64) for name in ("squared", "variance"))
             messages += [_answer(k).of(answer) for k in clients]
         else:
-            grid, names = len(_grid(torch.tensor(sizes))), ("sizes", "mean", "std", "skew")
-            null = tuple(Piece(name, (grid,), torch.float64) for name in names)
+            grid = len(_grid(torch.tensor(sizes)))
+            null = tuple(Piece(name, (grid,), torch.float64) for name in KNOTS)
             messages.append(_NULL.of(null))
         return Transcript(tuple(messages), len(sizes))
 
