@@ -48,7 +48,12 @@ class Method:
         self._check_protocol()
 
     def _check_protocol(self) -> None:
-        """Refuse a protocol that does not find the distances that the method asks for."""
+        """Refuse a protocol, or a null, that does not serve the distances that the method asks for."""
+        if self.algorithm.compares() and self.distance.options.get("null_from") == "halves":
+            raise PersoflError(
+                f"Method {self.name!r}: its algorithm compares clients with each other, and null_from='halves' judges "
+                "distances to the population only; take 'law' or 'pool', or leave it out."
+            )
         protocol = self.distance.protocol.get("name")
         if protocol is None:
             return

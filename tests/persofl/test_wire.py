@@ -287,6 +287,14 @@ def test_a_protocol_must_find_the_distances_that_a_method_asks_for(name, params,
         parse_method(name, params, DistanceConfig(protocol={"name": protocol}))
 
 
+@pytest.mark.parametrize("name", ["neighbours", "cluster_fedavg", "gate+work_by_distance"])
+def test_halves_judge_no_pairs_and_say_so_before_anything_is_trained(name):
+    halves = DistanceConfig(options={"null_from": "halves"})
+    with pytest.raises(PersoflError, match="judges distances to the population only"):
+        parse_method(name, distance=halves)
+    parse_method("finetune+work_by_distance", distance=halves)
+
+
 def test_a_gate_without_neighbours_is_served_by_the_population_s_protocol():
     parse_method("gate+lr_by_distance", {"pool": "everyone"}, DistanceConfig(protocol=SUMMED))
 
