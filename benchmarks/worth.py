@@ -1,6 +1,7 @@
 """What is a distance worth? Every steered method against its controls, over several studies at once.
 
     python -m benchmarks.worth distance_london distance_ev distance_openacc distance_arabic [--dir mlruns]
+    python -m benchmarks.worth confirm_london confirm_ev --candidate gate+work_by_distance
 
 Reads finished studies from MLflow and prints the tables of docs/results/distance.md. A difference is marked where its
 interval over seeds and that over clients both exclude 0; of so many, some would do so by chance.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 from scipy.stats import spearmanr
@@ -40,7 +42,11 @@ class Study:
     @property
     def name(self) -> str:
         """Its name, without what all have in common."""
-        return self.results.study.removeprefix("distance_").replace("distance", "simulated")
+        return (
+            self.results.study.removeprefix("distance_")
+            .removeprefix("confirm_")
+            .replace("distance", "simulated")
+        )
 
     @property
     def unit(self) -> float:
@@ -95,10 +101,11 @@ def harm(studies: list[Study]) -> None:
         print(f"| {name} | {' | '.join(cells)} |")
 
 
-def target(studies: list[Study]) -> None:
-    """The steered method that harms the fewest, against the baselines of least harm and of least worst decile."""
+def target(studies: list[Study], candidate: str = "") -> None:
+    """The candidate, or the steered method that harms the fewest, against the baselines of least harm and worst decile."""
     print(
-        "| study | steered, least harm | harmed | baseline, least harm | difference | least worst decile | difference |"
+        f"| study | {candidate or 'steered, least harm'} | harmed | baseline, least harm | difference "
+        "| least worst decile | difference |"
     )
     print("|---|---|---:|---|---:|---|---:|")
     for study in studies:
@@ -106,17 +113,40 @@ def target(studies: list[Study]) -> None:
         scores = study.results.seen().scores
         steered = [name for name in study.steered() if name in summary.index]
         baselines = [name for name in BASELINES if name in summary.index]
-        best = str(summary.loc[steered].sort_values(["harmed", "worst_decile"]).index[0])
+        best = candidate or str(summary.loc[steered].sort_values(["harmed", "worst_decile"]).index[0])
         safe = str(summary.loc[baselines, "harmed"].idxmin())
         even = str(summary.loc[baselines, "worst_decile"].idxmin())
         harmed = paired_table(scores, metric, safe).loc[best]
         decile = paired_table(scores, metric, even).loc[best]
         print(
             f"| {study.name} | {best} | {summary.loc[best, 'harmed']:.0%} | {safe} ({summary.loc[safe, 'harmed']:.0%}) | "
-            f"{harmed['harmed']:+.0%} [{harmed['harmed_low']:+.0%}, {harmed['harmed_high']:+.0%}] | "
-            f"{even} ({summary.loc[even, 'worst_decile']:.4f}) | {decile['worst_decile']:+.4f} "
-            f"[{decile['worst_decile_low']:+.4f}, {decile['worst_decile_high']:+.4f}] |"
+            f"{fewer(harmed)} | {even} ({summary.loc[even, 'worst_decile']:.4f}) | {evener(decile)} |"
         )
+
+
+def fewer(row: pd.Series) -> str:
+    """Difference in the share of harmed clients, with its interval over seeds."""
+    return f"{row['harmed']:+.1%} [{row['harmed_low']:+.1%}, {row['harmed_high']:+.1%}]"
+
+
+def evener(row: pd.Series) -> str:
+    """Difference in the worst decile, with its interval over seeds."""
+    return f"{row['worst_decile']:+.4f} [{row['worst_decile_low']:+.4f}, {row['worst_decile_high']:+.4f}]"
+
+
+def against(studies: list[Study], candidate: str) -> None:
+    """What the candidate differs by from every baseline and from its controls: share of harmed clients, worst decile."""
+    tables = [
+        control_table(
+            s.results.seen().scores, s.results.metric, {candidate: BASELINES + s.steered()[candidate]}
+        )
+        for s in studies
+    ]
+    others = list(dict.fromkeys(other for table in tables for _, other in table.index))
+    print(f"| {candidate} against | {' | '.join(s.name for s in studies)} |\n|---|{'---:|' * len(studies)}")
+    for other in others:
+        rows = [t.loc[(candidate, other)] if (candidate, other) in t.index else None for t in tables]
+        print(f"| {other} | {' | '.join('' if r is None else f'{fewer(r)}; {evener(r)}' for r in rows)} |")
 
 
 def gains(studies: list[Study]) -> None:
@@ -163,13 +193,25 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("studies", nargs="+", help="names of finished studies")
+    parser.add_argument(
+        "--candidate", default="", help="steered method that the target is asked of, by its label"
+    )
     parser.add_argument("--dir", default="mlruns", help="the tracking folder")
     args = parser.parse_args()
     store = open_store(args.dir)
     studies = [read(store, name) for name in args.studies]
+    for study in studies if args.candidate else ():
+        if args.candidate not in study.steered():
+            raise SystemExit(
+                f"no steered method {args.candidate!r} in {study.results.study}; {sorted(study.steered())}."
+            )
+    if args.candidate:
+        print("### The candidate\n")
+        against(studies, args.candidate)
+        print()
     for title, table in (
         ("Against the controls", controls),
-        ("Target", target),
+        ("Target", partial(target, candidate=args.candidate)),
         ("All methods", harm),
         ("Who gains", gains),
     ):
