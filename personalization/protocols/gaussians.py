@@ -14,6 +14,7 @@ from ..errors import Features
 from ..gaussian import bures_squared, moments
 from ..numeric import safe_root, wide
 from .base import Outcome, Protocol
+from .checks import check_sizes
 from .noise import GaussianNoise, clip_rows, sample_sensitivity
 from .noised import nearest_covariance
 from .pairs import pairs
@@ -58,6 +59,7 @@ class ClassGaussians(Protocol):
         self, sizes: Sequence[int], features: int, *, dtype: torch.dtype = torch.float32, classes: int = 1
     ) -> Transcript:
         """The messages of a run: C (1 + F + F^2) numbers per client."""
+        check_sizes(sizes, features)
         spread = (classes, features) if self.diagonal else (classes, features, features)
         pieces = (
             Piece("count", (classes,), torch.int64),
