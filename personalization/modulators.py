@@ -175,8 +175,8 @@ def column(x: Tensor, base: Tensor) -> Tensor:
         ValueError: ``base`` has another shape than ``(clients, 1)``, or is no number of at least 0; NaN in ``x``.
     """
     if not isinstance(base, Tensor) or base.is_complex():
-        found = base.dtype if isinstance(base, Tensor) else type(base).__name__
-        raise ValueError(f"base is of type {found}; give a tensor of real numbers, ({len(x)}, 1).")
+        sort = base.dtype if isinstance(base, Tensor) else type(base).__name__
+        raise ValueError(f"base is of type {sort}; give a tensor of real numbers, ({len(x)}, 1).")
     if base.shape != (len(x), 1):
         raise ValueError(
             f"base has shape {tuple(base.shape)}; give one column ({len(x)}, 1) for {len(x)} distances."

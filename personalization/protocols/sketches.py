@@ -15,7 +15,7 @@ from ..sketch import midpoint_levels, quantile_sketches, unit_projections
 from ..sliced import pairwise_sliced_wasserstein
 from .base import Outcome, Protocol
 from .checks import check_sizes
-from .noise import GaussianNoise, client_bound, clip_block, clip_rows, sample_sensitivity
+from .noise import GaussianNoise, check_noise, client_bound, clip_block, clip_rows, sample_sensitivity
 from .transcript import SERVER, Piece, Route, Transcript, client
 
 
@@ -42,6 +42,7 @@ class QuantileSketches(Protocol):
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_noise(self.noise, "QuantileSketches")
         check_order(self.order)
         if self.projections < 1 or self.quantiles < 1:
             raise ValueError(

@@ -61,7 +61,7 @@ def test_a_sum_that_is_none_is_refused_by_clients_and_server(kind):
 def test_options_of_a_kind_must_be_the_same_for_all():
     _, samples, total, _ = parties()
     finer = SummedReference(kind=build_distance("sliced", projections=9, quantiles=16))
-    with pytest.raises(ValueError, match="projections=9.*use one kind, with the same options"):
+    with pytest.raises(ValueError, match=r"projections=9.*use one kind, with the same options"):
         finer.answer(samples[0], total)
 
 
@@ -71,7 +71,7 @@ def test_summaries_that_do_not_add_are_named():
     for width in (1, 2):  # one feature would be spread over all without a word
         with pytest.raises(ValueError, match="do not add; all clients must describe"):
             combine([first, protocol.summary(samples[1][:, :width])])
-    with pytest.raises(ValueError, match="Summary 1: sketch has .* NaN"):
+    with pytest.raises(ValueError, match=r"Summary 1: sketch has .* NaN"):
         combine([first, broken(first), first])
     with pytest.raises(ValueError, match="Summary 1: weight has 1 NaN"):
         combine([first, replace(first, weight=torch.tensor(torch.nan))])
