@@ -82,7 +82,22 @@ def bures_squared(mean: Tensor, cov: Tensor, other_mean: Tensor, other_cov: Tens
     """The square of :func:`bures_wasserstein`, in the dtype of ``mean``; computed in float64.
 
     Float64 because the traces cancel: in float32 a law would lie 1e-3 standard deviations from itself.
+
+    Raises:
+        ValueError: shapes that do not fit, no floating-point numbers, NaN in a covariance; eigenvalues are not looked at.
     """
+    check_floating(mean=mean, cov=cov, other_mean=other_mean, other_cov=other_cov)
+    for name, x, matrix in (
+        ("mean", mean, False),
+        ("cov", cov, True),
+        ("other_mean", other_mean, False),
+        ("other_cov", other_cov, True),
+    ):
+        if x.shape[-1 - matrix :] != mean.shape[-1:] * (1 + matrix) or not x.ndim:
+            raise ValueError(
+                f"{name} has shape {tuple(x.shape)} beside a mean of {tuple(mean.shape)}; give means (..., F) and "
+                "covariances (..., F, F)."
+            )
     a, C, b, D = (wide(x) for x in (mean, cov, other_mean, other_cov))
     # The singular values of the product of roots are the roots of the eigenvalues of C^1/2 D C^1/2, without the loss of
     # half of the digits that squaring and rooting would cost where a covariance is nearly singular.
@@ -115,21 +130,13 @@ def bures_wasserstein(mean: Tensor, cov: Tensor, other_mean: Tensor, other_cov: 
         Dowson and Landau, The Frechet distance between multivariate normal distributions, JMVA 12(3), 1982.
     """
     check_finite(mean=mean, cov=cov, other_mean=other_mean, other_cov=other_cov)
-    for name, centre, spread in (("cov", mean, cov), ("other_cov", other_mean, other_cov)):
-        _check_covariance(name, centre, spread)
-    if mean.shape[-1] != other_mean.shape[-1]:
-        raise ValueError(
-            f"mean has {mean.shape[-1]} features, other_mean {other_mean.shape[-1]}; give as many of both."
-        )
-    return safe_root(bures_squared(mean, cov, other_mean, other_cov))
+    squared = bures_squared(mean, cov, other_mean, other_cov)
+    for name, spread in (("cov", cov), ("other_cov", other_cov)):
+        _check_covariance(name, spread)
+    return safe_root(squared)
 
 
-def _check_covariance(name: str, mean: Tensor, cov: Tensor) -> None:
-    shape = mean.shape[-1:]
-    if not len(shape) or cov.shape[-2:] != (*shape, *shape):
-        raise ValueError(
-            f"{name} has shape {tuple(cov.shape)} beside a mean of {tuple(mean.shape)}; give (..., F, F) and (..., F)."
-        )
+def _check_covariance(name: str, cov: Tensor) -> None:
     full = wide(cov.detach())
     slack = 1e-3 * full.abs().amax((-2, -1))
     uneven, least = (full - full.mT).abs().amax((-2, -1)), torch.linalg.eigvalsh(full)[..., 0]

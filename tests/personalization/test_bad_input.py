@@ -117,8 +117,14 @@ def test_shapes_that_do_not_fit_are_named():
         (lambda: matrix_root(torch.zeros(3)), r"matrix has shape \(3,\)"),
         (lambda: matrix_root(torch.zeros(3, 2)), r"matrix has shape \(3, 2\)"),
         (lambda: bures_wasserstein(ROWS[0], eye, ROWS[0], torch.eye(2)), r"other_cov has shape \(2, 2\)"),
-        (lambda: bures_wasserstein(ROWS[0, :2], eye, ROWS[0], eye), r"cov has shape \(3, 3\) beside"),
-        (lambda: bures_wasserstein(torch.zeros(1), eye[:1, :1], ROWS[0], eye), "mean has 1 features"),
+        (
+            lambda: bures_wasserstein(ROWS[0, :2], eye, ROWS[0], eye),
+            r"cov has shape \(3, 3\) beside a mean of \(2,\)",
+        ),
+        (
+            lambda: bures_wasserstein(torch.zeros(1), eye[:1, :1], ROWS[0], eye),
+            r"other_mean has shape \(3,\) beside a mean of \(1,\)",
+        ),
         (lambda: wasserstein_line(torch.zeros(3), LINE, FAIR, FAIR), "give one weight per position"),
         (lambda: wasserstein_line(torch.zeros(()), LINE, FAIR, FAIR), "give one weight per position"),
         (lambda: pairwise_sliced_wasserstein(torch.zeros(0, 4, 8)), "those of one client at least"),
@@ -161,6 +167,8 @@ def test_what_is_no_covariance_is_at_no_distance_of_zero():
                 bures_wasserstein(*given)
     singular = torch.ones(3, 3)
     assert bures_wasserstein(mean, singular, mean, singular - 1e-6 * eye) < 2e-3  # by rounding
+    with pytest.raises(ValueError, match=r"other_cov has shape \(2, 2\) beside"):
+        bures_squared(mean, eye, mean, eye[:2, :2])
     with pytest.raises(ValueError, match="NaN"):
         bures_squared(mean, eye, mean, eye * torch.nan)
 
