@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .distances import Distances
-from .modulators import Modulator, column, register_modulator, require
+from .modulators import Modulator, register_modulator, relative, require
 
 
 @register_modulator("align_by_distance")
@@ -32,5 +32,5 @@ class ExponentialAlignment(Modulator):
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The column of strengths ``(clients, 1)``."""
-        u = column(distances.relative, base)
+        u = relative(distances, base)
         return base * torch.exp(-u / self.tau)

@@ -175,8 +175,11 @@ class PrivacyBudget:
         return after
 
     def _checked(self, what: str, multiplier: float, rate: float, times: int, unit: str | None) -> Spending:
-        if not multiplier > 0:
-            raise ValueError(f"{what}: multiplier={multiplier} must be above 0; a release needs noise.")
+        check_number("multiplier", multiplier, "noise over sensitivity")
+        if not 0 < multiplier < math.inf:
+            raise ValueError(
+                f"{what}: multiplier={multiplier} must be above 0 and finite; a release needs noise."
+            )
         if not 0 < rate <= 1:
             raise ValueError(f"{what}: rate={rate} must lie in (0, 1].")
         check_whole("times", times, f"how often {what} is released")

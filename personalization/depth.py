@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .distances import Distances
-from .modulators import Modulator, column, register_modulator, require
+from .modulators import Modulator, register_modulator, relative, require
 
 
 @register_modulator("depth_by_distance")
@@ -40,11 +40,11 @@ class QuantileDepth(Modulator):
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The column of depths ``(clients, 1)``, whole numbers in the dtype of ``base``."""
-        u = column(distances.relative, base).squeeze(1)
+        u = relative(distances, base).squeeze(1)
         u = u if u.dtype == torch.float64 else u.float()  # torch takes no quantiles of half precision
         most = base.squeeze(1).to(u)
         depth = torch.zeros_like(u)
-        for layer in range(1, int(most.max()) + 1):
+        for layer in range(1, int(most.max()) + 1 if len(most) else 1):
             level = self.quantile + (1 - self.quantile) * (layer - 1) / most.clamp_min(1)
             depth += (u > u.quantile(level.clamp_max(1))) & (layer <= most)
         return depth.unsqueeze(1).to(base)

@@ -99,12 +99,38 @@ def _check_client(x: object, first: Tensor, who: str) -> None:
         )
 
 
+def check_tensors(**given: object) -> None:
+    """Refuse lists and arrays where tensors belong.
+
+    Raises:
+        ValueError: names the argument, its type, and how to convert it.
+    """
+    for name, x in given.items():
+        if not isinstance(x, Tensor):
+            raise ValueError(
+                f"{name} is of type {type(x).__name__}; give a tensor, such as torch.as_tensor makes of arrays."
+            )
+
+
+def check_floating(**given: object) -> None:
+    """Refuse what is no tensor of floating-point numbers.
+
+    Raises:
+        ValueError: names the argument and its type.
+    """
+    check_tensors(**given)
+    for name, x in given.items():
+        if isinstance(x, Tensor) and not x.is_floating_point():
+            raise ValueError(f"{name} is of type {x.dtype}; convert it to a floating-point tensor.")
+
+
 def check_finite(**tensors: Tensor) -> None:
-    """Refuse NaN and infinity in what a function is given by name.
+    """Refuse NaN and infinity in what a function is given by name, and what is no tensor.
 
     Raises:
         ValueError: names the argument, and where its first such number is.
     """
+    check_tensors(**tensors)
     for name, x in tensors.items():
         broken = ~torch.isfinite(x)
         try:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .errors import check_floating, check_tensors, check_whole
 from .numeric import safe_root, wide
 
 
@@ -25,7 +26,10 @@ def daily_profiles(values: Tensor, steps_per_day: int, *, first: int = 0) -> Ten
     Raises:
         ValueError: another shape, or steps that are no day.
     """
-    if values.ndim not in (1, 2) or steps_per_day < 1 or not 0 <= first < steps_per_day:
+    check_tensors(values=values)
+    check_whole("steps_per_day", steps_per_day, "24 for hours, 48 for half hours")
+    check_whole("first", first, "the step of the day at which the series starts", least=0)
+    if values.ndim not in (1, 2) or first >= steps_per_day:
         raise ValueError(
             f"values of shape {tuple(values.shape)}, steps_per_day={steps_per_day}, first={first}; give (steps,) or "
             "(steps, channels), at least one step a day, and first below steps_per_day."
@@ -45,8 +49,14 @@ def calendar_cells(weekdays: Tensor, months: Tensor) -> Tensor:
         months: 1 to 12, of the same shape.
 
     Raises:
-        ValueError: a weekday or month out of range.
+        ValueError: a weekday or month out of range, no whole number, or not one of each.
     """
+    check_tensors(weekdays=weekdays, months=months)
+    if weekdays.shape != months.shape or weekdays.is_floating_point() or months.is_floating_point():
+        raise ValueError(
+            f"weekdays of shape {tuple(weekdays.shape)} and {weekdays.dtype}, months of {tuple(months.shape)} and "
+            f"{months.dtype}; give one whole number of each a day."
+        )
     for name, x, low, high in (("weekdays", weekdays, 0, 6), ("months", months, 1, 12)):
         if x.numel() and not (low <= int(x.min()) and int(x.max()) <= high):
             raise ValueError(
@@ -77,6 +87,7 @@ def calendar_conditional(profiles: Sequence[Tensor], cells: Sequence[Tensor]) ->
             f"{len(profiles)} clients with profiles, {len(cells)} with cells; give both for each, one at least."
         )
     for k, (x, c) in enumerate(zip(profiles, cells, strict=True)):
+        check_tensors(**{f"profiles[{k}]": x, f"cells[{k}]": c})
         if (
             x.ndim != 2
             or x.shape[1] != profiles[0].shape[-1]
@@ -119,7 +130,7 @@ def residual_profile(errors: Tensor) -> Tensor:
         Shape ``(horizon,)``, in the unit of the errors; 0 at a step without any error known.
 
     Raises:
-        ValueError: another shape, or infinite errors.
+        ValueError: another shape, infinite errors, or no floating-point numbers.
     """
     known = _known(errors)
     return (torch.where(known, wide(errors), 0.0).sum(0) / known.sum(0).clamp_min(1)).to(errors.dtype)
@@ -152,6 +163,7 @@ def residual_norm(errors: Tensor) -> Tensor:
 
 
 def _known(errors: Tensor) -> Tensor:
+    check_floating(errors=errors)
     if errors.ndim != 2 or errors.shape[1] == 0 or bool(torch.isinf(errors).any()):
         raise ValueError(
             f"errors of shape {tuple(errors.shape)}; give (n, horizon), NaN where missing, never infinite."

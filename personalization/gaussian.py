@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from .copula import common_scales, feature_scales, feature_tails, tail_index
-from .errors import check_finite
+from .errors import check_finite, check_floating
 from .kind import DistanceKind, Statistics, register_distance
 from .numeric import centred, pairwise_squared, safe_root, wide
 
@@ -24,9 +24,10 @@ def moments(samples: Tensor) -> tuple[Tensor, Tensor]:
         Mean ``(..., F)`` and covariance ``(..., F, F)``, in the units of the features and their squares.
 
     Raises:
-        ValueError: fewer than two rows, or NaN or infinity in one.
+        ValueError: fewer than two rows, no floating-point numbers, or NaN or infinity in one.
     """
-    n = samples.shape[-2]
+    check_floating(samples=samples)
+    n = samples.shape[-2] if samples.ndim >= 2 else 0
     if n < 2:
         raise ValueError(f"samples of shape {tuple(samples.shape)}: a covariance needs at least two rows.")
     check_finite(samples=samples)
@@ -66,7 +67,14 @@ def matrix_root(matrix: Tensor) -> Tensor:
     """Principal root of symmetric positive semi-definite matrices ``(..., F, F)``, singular ones included.
 
     Eigenvalues that rounding has made negative count as zero. Differentiable, also at equal eigenvalues.
+
+    Raises:
+        ValueError: no square matrices, or NaN in one.
     """
+    check_floating(matrix=matrix)
+    if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
+        raise ValueError(f"matrix has shape {tuple(matrix.shape)}; give symmetric ones, (..., F, F).")
+    check_finite(matrix=matrix)
     return _SquareRoot.apply(matrix)  # type: ignore[no-any-return,no-untyped-call]
 
 
@@ -74,7 +82,22 @@ def bures_squared(mean: Tensor, cov: Tensor, other_mean: Tensor, other_cov: Tens
     """The square of :func:`bures_wasserstein`, in the dtype of ``mean``; computed in float64.
 
     Float64 because the traces cancel: in float32 a law would lie 1e-3 standard deviations from itself.
+
+    Raises:
+        ValueError: shapes that do not fit, no floating-point numbers, NaN in a covariance; eigenvalues are not looked at.
     """
+    check_floating(mean=mean, cov=cov, other_mean=other_mean, other_cov=other_cov)
+    for name, x, matrix in (
+        ("mean", mean, False),
+        ("cov", cov, True),
+        ("other_mean", other_mean, False),
+        ("other_cov", other_cov, True),
+    ):
+        if x.shape[-1 - matrix :] != mean.shape[-1:] * (1 + matrix) or not x.ndim:
+            raise ValueError(
+                f"{name} has shape {tuple(x.shape)} beside a mean of {tuple(mean.shape)}; give means (..., F) and "
+                "covariances (..., F, F)."
+            )
     a, C, b, D = (wide(x) for x in (mean, cov, other_mean, other_cov))
     # The singular values of the product of roots are the roots of the eigenvalues of C^1/2 D C^1/2, without the loss of
     # half of the digits that squaring and rooting would cost where a covariance is nearly singular.
@@ -99,11 +122,29 @@ def bures_wasserstein(mean: Tensor, cov: Tensor, other_mean: Tensor, other_cov: 
         Shape ``(...)``, in the units of the features. For any two laws with these moments it is a lower bound
         of W2 (Gelbrich 1990). Its gradient is zero, not NaN, where the distance is.
 
+    Raises:
+        ValueError: NaN, shapes that do not fit, or a matrix that is no covariance: not symmetric, or with an eigenvalue
+            further below zero than rounding takes it.
+
     References:
         Dowson and Landau, The Frechet distance between multivariate normal distributions, JMVA 12(3), 1982.
     """
     check_finite(mean=mean, cov=cov, other_mean=other_mean, other_cov=other_cov)
-    return safe_root(bures_squared(mean, cov, other_mean, other_cov))
+    squared = bures_squared(mean, cov, other_mean, other_cov)
+    for name, spread in (("cov", cov), ("other_cov", other_cov)):
+        _check_covariance(name, spread)
+    return safe_root(squared)
+
+
+def _check_covariance(name: str, cov: Tensor) -> None:
+    full = wide(cov.detach())
+    slack = 1e-3 * full.abs().amax((-2, -1))
+    uneven, least = (full - full.mT).abs().amax((-2, -1)), torch.linalg.eigvalsh(full)[..., 0]
+    if not bool(((uneven <= slack) & (least >= -slack)).all()):
+        raise ValueError(
+            f"{name} is no covariance: it differs from its transpose by {float(uneven.max()):g}, its least eigenvalue "
+            f"is {float(least.min()):g}. Give (c + c.mT) / 2, with eigenvalues of at least 0."
+        )
 
 
 @register_distance("gaussian")

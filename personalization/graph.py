@@ -254,7 +254,12 @@ def check_pairwise(distances: Tensor) -> None:
 
 def _sizes(n: Tensor, clients: int) -> Tensor:
     """Sizes in float64, of mean 1 over the clients that have samples."""
-    sizes = wide(torch.as_tensor(n))
+    try:
+        sizes = wide(torch.as_tensor(n))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"n is of type {type(n).__name__}; give one number of samples per client."
+        ) from error
     if sizes.shape != (clients,):
         raise ValueError(
             f"n has shape {tuple(sizes.shape)}; give one number of samples per client, ({clients},)."

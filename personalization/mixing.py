@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .distances import Distances
-from .modulators import Modulator, column, register_modulator, require
+from .modulators import Modulator, register_modulator, relative, require, sample_counts
 
 
 @register_modulator("mix_by_distance")
@@ -36,7 +36,7 @@ class ExponentialMixing(Modulator):
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The mixing column ``(clients, 1)``."""
-        u = column(distances.relative, base)
+        u = relative(distances, base)
         return -torch.expm1(-((u / self.tau) ** self.power))
 
 
@@ -60,7 +60,7 @@ class TrendMixing(Modulator):
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The mixing column ``(clients, 1)``."""
-        u = column(distances.relative, base)
+        u = relative(distances, base)
         scale = torch.log1p(u.clamp_max(torch.finfo(u.dtype).max))
         return (base + self.slope * (scale - scale.mean())).clamp(0, 1)
 
@@ -93,10 +93,10 @@ class ShrinkageMixing(Modulator):
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The mixing column ``(clients, 1)``."""
-        told = column(distances.relative, base)
+        told = relative(distances, base)
         # In half precision counts end at 65,504.
         u = told.to(torch.promote_types(told.dtype, torch.float32))
-        n = column(distances.n, base.to(u))
+        n = sample_counts(distances, base.to(u))
         signal = self.ratio * u**2 / n.median() + 1 / n.sum()
         # Divided by the noise first, so that a squared distance beyond the float range still gives 1 and not
         # NaN.

@@ -135,20 +135,57 @@ def require(
         raise ValueError(f"{type(modulator).__name__}: {name}={value} must be finite.")
 
 
+def relative(distances: Distances, base: Tensor) -> Tensor:
+    """The relative distances as a floating column ``(clients, 1)`` on the device of ``base``.
+
+    Raises:
+        ValueError: as :func:`column`; what is no :class:`Distances`, and a distance below 0.
+    """
+    if not isinstance(distances, Distances):
+        raise ValueError(
+            f"distances are of type {type(distances).__name__}; give those to a population, as distance_to_population(...) "
+            "returns them."
+        )
+    u = column(distances.relative, base)
+    if bool((u < 0).any()):
+        raise ValueError(
+            f"The distance of client {int((u < 0)[:, 0].nonzero()[0, 0])} is {float(u.min()):g}; none is below 0."
+        )
+    return u
+
+
+def sample_counts(distances: Distances, base: Tensor) -> Tensor:
+    """Samples of the clients as a floating column ``(clients, 1)`` on the device of ``base``.
+
+    Raises:
+        ValueError: as :func:`column`; a count below 0, or a median of 0, in whose units counts are.
+    """
+    n = column(distances.n, base)
+    if len(n) and (bool((n < 0).any()) or not float(n.median()) > 0):
+        raise ValueError(
+            f"n goes down to {float(n.min()):g}, its median is {float(n.median()):g}; give the clients' numbers of samples."
+        )
+    return n
+
+
 def column(x: Tensor, base: Tensor) -> Tensor:
     """A field of the distances as a floating column ``(clients, 1)`` on the device of ``base``.
 
     Raises:
-        ValueError: ``base`` has another shape than ``(clients, 1)``; NaN in it or in ``x``.
+        ValueError: ``base`` has another shape than ``(clients, 1)``, or is no number of at least 0; NaN in ``x``.
     """
+    if not isinstance(base, Tensor) or base.is_complex():
+        sort = base.dtype if isinstance(base, Tensor) else type(base).__name__
+        raise ValueError(f"base is of type {sort}; give a tensor of real numbers, ({len(x)}, 1).")
     if base.shape != (len(x), 1):
         raise ValueError(
             f"base has shape {tuple(base.shape)}; give one column ({len(x)}, 1) for {len(x)} distances."
         )
-    if torch.isnan(base).any():
-        raise ValueError(
-            f"base of client {int(torch.isnan(base)[:, 0].nonzero()[0, 0])} is NaN; give numbers."
-        )
+    broken = ~((base >= 0) & torch.isfinite(base))
+    if bool(broken.any()):
+        k = int(broken[:, 0].nonzero()[0, 0])
+        found = "NaN" if torch.isnan(base[k]).item() else f"{float(base[k]):g}"
+        raise ValueError(f"base of client {k} is {found}; give finite numbers, at least 0.")
     if x.is_floating_point() and torch.isnan(x).any():
         raise ValueError(
             f"The distance of client {int(torch.isnan(x).nonzero()[0, 0])} is NaN; measure it, or leave the client out."

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .calibration import Measured, standard_error
-from .errors import Features, check_counts, check_draws, check_features, check_flag, check_gate
+from .errors import Features, check_counts, check_draws, check_features, check_finite, check_flag, check_gate
 from .kind import AnyDistance, DistanceKind, Statistics
 from .null import Null, fit_null, p_value, size_grid, z_score
 from .numeric import for_squares, narrowed, rounding, safe_root, seeded, single, wide
@@ -154,7 +154,7 @@ def pairwise_of_statistics(
         gate: the z-score below which a calibrated distance is 0.
 
     Raises:
-        ValueError: no statistics, or those of another kind; sample counts that fit no client.
+        ValueError: no statistics, those of another kind, or NaN; sample counts that fit no client.
     """
     check_gate(gate)
     check_draws(draws)
@@ -167,12 +167,21 @@ def pairwise_of_statistics(
         raise ValueError(
             f"own holds {', '.join(sorted(own)) or 'nothing'}; {type(kind).__name__} has statistics {', '.join(needed)}."
         )
+    check_finite(**{f"own's {name}": x for name, x in own.items()})
     first = next(iter(own.values()))
     counts = check_counts(n, len(first)).to(first.device)
     for name, rows in own.items():
         if len(rows) != len(first):
             raise ValueError(
                 f"own holds {name} of {len(rows)} clients, others of {len(first)}; give all of each."
+            )
+    if "mean" in own:
+        wanted = kind.statistics(torch.zeros(2, own["mean"].shape[-1]))
+        odd = [name for name, x in wanted.items() if own[name].shape[1:] != x.shape]
+        if odd:
+            raise ValueError(
+                f"own holds {odd[0]} of shape {tuple(own[odd[0]].shape)}, {kind} makes "
+                f"{('clients', *wanted[odd[0]].shape)}; give statistics of this kind."
             )
     return _between_statistics(own, kind, counts, _Options(True, seed, draws, gate), 0.0, None)
 

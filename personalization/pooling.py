@@ -27,12 +27,15 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import torch
 from torch import Tensor
+
+from .errors import check_tensors
 
 STRENGTHS = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 1e6)
 """Examples that the others' evidence may stand for."""
@@ -138,6 +141,8 @@ def pooled_choices(
     _check(errors, examples, graphs, (strengths, cautions, safe), harm)
     counts = examples.to(torch.float64)
     everyone = torch.ones(len(errors), dtype=torch.bool) if judges is None else judges
+    if not isinstance(everyone, Tensor) or everyone.dtype != torch.bool or everyone.shape != (len(errors),):
+        raise ValueError(f"judges of type {type(judges).__name__}; give a mask, ({len(errors)},) bool.")
     evidence = Evidence(_relative(errors.to(torch.float64), examples), counts, safe, harm, everyone)
     said = [evidence.under(graph.to(counts)) for graph in graphs]
     trials = list(product(range(len(said)), strengths, cautions))
@@ -196,6 +201,10 @@ def _check(
     harm: float,
 ) -> None:
     strengths, cautions, safe = tried
+    check_tensors(errors=errors, examples=examples)
+    if not isinstance(graphs, list | tuple):
+        raise ValueError(f"graphs is of type {type(graphs).__name__}; give a list of tensors.")
+    check_tensors(**{f"graphs[{number}]": graph for number, graph in enumerate(graphs)})
     clients = len(errors)
     if errors.dim() != 3 or errors.shape[1] != 2 or 0 in errors.shape:
         raise ValueError(
@@ -220,10 +229,11 @@ def _check(
             )
         if not bool((graph >= 0).all()):
             raise ValueError(f"Graph {number} holds a negative weight or NaN; weights are shares.")
-    if not (all(c >= 0 for c in strengths) and all(0 <= d < 1 for d in cautions) and harm >= 0):
+    finite = all(0 <= c < math.inf for c in (*strengths, harm))
+    if not (finite and all(0 <= d < 1 for d in cautions)):
         raise ValueError(
-            f"strengths={tuple(strengths)}, cautions={tuple(cautions)}, harm={harm}: strengths and harm are not negative, "
-            "a caution is a share from 0 to below 1."
+            f"strengths={tuple(strengths)}, cautions={tuple(cautions)}, harm={harm}: strengths and harm are finite and are "
+            "not negative, a caution is a share from 0 to below 1."
         )
     if not all(0 <= option < errors.shape[2] for option in safe):
         raise ValueError(f"safe={tuple(safe)}: options are numbered from 0 to {errors.shape[2] - 1}.")

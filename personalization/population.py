@@ -155,6 +155,11 @@ def dealt_reference(
 
 def client_statistics(kind: DistanceKind, features: Sequence[Tensor]) -> Statistics:
     """Statistics of many clients, ``(clients, ...)``; those of equal size are computed in one batch."""
+    if not features:
+        raise ValueError("features is empty; give one (n_k, F) tensor per client, at least one.")
+    widths = {tuple(x.shape[1:]) if isinstance(x, Tensor) else type(x).__name__ for x in features}
+    if len(widths) > 1 or isinstance(next(iter(widths)), str):
+        raise ValueError(f"features are of {widths}; give tensors (n_k, F) with one F for all.")
     parts = [(who, kind.statistics(x)) for who, x in size_groups(features, _BATCH_VALUES)]
     order = torch.tensor([k for who, _ in parts for k in who], device=features[0].device).argsort()
     return {name: torch.cat([own[name] for _, own in parts])[order] for name in parts[0][1]}

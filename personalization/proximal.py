@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .distances import Distances
-from .modulators import Modulator, column, register_modulator, require
+from .modulators import Modulator, register_modulator, relative, require, sample_counts
 
 
 @register_modulator("prox_by_distance")
@@ -32,7 +32,7 @@ class ExponentialProx(Modulator):
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The proximal column ``(clients, 1)``."""
-        u = column(distances.relative, base)
+        u = relative(distances, base)
         return base * torch.exp(-u / self.tau)
 
 
@@ -59,7 +59,7 @@ class InverseProx(Modulator):
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The proximal column ``(clients, 1)``."""
-        u = column(distances.relative, base)
+        u = relative(distances, base)
         return base * (1 / (self.eps + u**2)).clamp_max(self.ceiling)
 
 
@@ -91,9 +91,9 @@ class BayesProx(Modulator):
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The proximal column ``(clients, 1)``."""
-        told = column(distances.relative, base)
+        told = relative(distances, base)
         # In half precision counts end at 65,504.
         u = told.to(torch.promote_types(told.dtype, torch.float32))
-        n = column(distances.n, base.to(u))
+        n = sample_counts(distances, base.to(u))
         # Sizes first: their ratio is finite, so that a square beyond the float range gives 0 or the ceiling, never NaN.
         return (base * (n.median() / n / u**2).clamp_max(self.ceiling)).to(told)

@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .errors import unknown_name
+from .errors import check_finite, unknown_name
 from .kind import Statistics
 from .numeric import wide
 
@@ -46,6 +46,13 @@ class Summary:
         if self.totals.keys() != other.totals.keys():
             raise ValueError(
                 f"Summaries of {', '.join(self.totals)} and of {', '.join(other.totals)} do not add; make all by one kind."
+            )
+        one, two = ({name: x.shape[s.weight.ndim :] for name, x in s.totals.items()} for s in (self, other))
+        if one != two:
+            name = next(name for name in one if one[name] != two[name])
+            raise ValueError(
+                f"Summaries with {name} of shape {tuple(one[name])} and of {tuple(two[name])} do not add; all clients must "
+                "describe their samples by the same features, and use one kind with the same options."
             )
         totals = {name: x + other.totals[name] for name, x in self.totals.items()}
         return Summary(self.weight + other.weight, self.noise + other.noise, totals)
@@ -114,10 +121,15 @@ def summarise(own: Statistics, n: Tensor | int, *, weighting: Weighting = "sampl
         The message that goes up.
 
     Raises:
-        ValueError: unknown weighting.
+        ValueError: unknown weighting; no statistics; sample counts that are not above 0, or not one a client.
     """
+    if not own:
+        raise ValueError("own holds no statistics; give what a DistanceKind's statistics() returned.")
     first = wide(next(iter(own.values())))
     counts = torch.as_tensor(n, device=first.device).to(first.dtype)
+    fits = all(x.shape[: counts.ndim] == counts.shape for x in own.values())
+    if not fits or not bool((counts > 0).all()):
+        raise ValueError(f"n={counts.tolist()}; give the number of samples, above 0, one a client.")
     weight = client_weights(counts, weighting)
     totals = {name: wide(x) * _column(weight, x) for name, x in own.items()}
     return Summary(weight, weight**2 / counts, totals)
@@ -127,10 +139,16 @@ def combine(summaries: Iterable[Summary]) -> Summary:
     """The sum of the clients' messages, which is all the server needs.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are none; names the first that is none or holds NaN, which would be everybody's.
     """
     total: Summary | None = None
-    for summary in summaries:
+    for k, summary in enumerate(summaries):
+        if not isinstance(summary, Summary):
+            raise ValueError(
+                f"Summary {k} is of type {type(summary).__name__}; give what summarise() returned."
+            )
+        parts = {"weight": summary.weight, "noise": summary.noise, **summary.totals}
+        check_finite(**{f"Summary {k}: {name}": x for name, x in parts.items()})
         total = summary if total is None else total + summary
     if total is None:
         raise ValueError("No summaries to combine; a population needs at least one client.")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .errors import check_features, check_finite
+from .errors import check_features, check_finite, check_floating, check_whole
 from .numeric import size_groups, sort_last
 
 
@@ -32,10 +32,10 @@ def unit_projections(
         Shape ``(L, F)``, rows of length 1.
 
     Raises:
-        ValueError: ``features`` or ``projections`` is below 1.
+        ValueError: ``features`` or ``projections`` is no whole number, or below 1.
     """
-    if features < 1 or projections < 1:
-        raise ValueError(f"features={features} and projections={projections} must both be at least 1.")
+    check_whole("features", features, "the dimension of the samples")
+    check_whole("projections", projections, "the more, the finer")
     generator = torch.Generator().manual_seed(operator.index(seed))
     normal = torch.randn(projections, features, generator=generator, dtype=torch.float64)
     unit: Tensor = normal / normal.norm(dim=1, keepdim=True)
@@ -46,10 +46,9 @@ def midpoint_levels(quantiles: int = 128) -> Tensor:
     """Levels ``(q - 1/2) / Q``, float64: the mid-points of Q equal slices of probability.
 
     Raises:
-        ValueError: ``quantiles`` is below 1.
+        ValueError: ``quantiles`` is no whole number, or below 1.
     """
-    if quantiles < 1:
-        raise ValueError(f"quantiles={quantiles} must be at least 1.")
+    check_whole("quantiles", quantiles, "the more, the finer")
     return (torch.arange(quantiles, dtype=torch.float64) + 0.5) / quantiles
 
 
@@ -78,14 +77,19 @@ def quantile_sketch(samples: Tensor, projections: Tensor, levels: Tensor) -> Ten
         Shape ``(..., L, Q)``, in the units of the features.
 
     Raises:
-        ValueError: another feature count than the projections', or no sample.
+        ValueError: another feature count than the projections', no sample, NaN, or levels outside of [0, 1].
     """
+    check_floating(samples=samples, projections=projections, levels=levels)
     if samples.ndim < 2 or samples.shape[-1] != projections.shape[-1] or samples.shape[-2] == 0:
         raise ValueError(
             f"samples of shape {tuple(samples.shape)} do not match projections {tuple(projections.shape)}; "
             "give (..., samples, features) with as many features as the projections and at least one sample."
         )
-    check_finite(samples=samples)
+    check_finite(samples=samples, projections=projections, levels=levels)
+    if not bool(((levels >= 0) & (levels <= 1)).all()):
+        raise ValueError(
+            f"levels go from {float(levels.min()):g} to {float(levels.max()):g}; they are shares, 0 to 1."
+        )
     ordered = sort_last(projections @ samples.mT)
     sketch: Tensor = ordered[..., quantile_ranks(samples.shape[-2], levels).to(ordered.device)]
     return sketch

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .copula import common_scales, interpolate, normal_scores
-from .errors import check_finite, check_order, check_whole
+from .errors import check_finite, check_floating, check_order, check_whole
 from .gaussian import law_statistics, matrix_root
 from .kind import DistanceKind, Statistics, register_distance, standard_noise
 from .numeric import argsort_last, centred, pairwise_squared, safe_root, sort_last, typical, wide
@@ -69,6 +69,8 @@ def pairwise_sliced_wasserstein(
     check_order(order)
     columns = sketches if others is None else others
     _check_pair(sketches, columns)
+    if 0 in sketches.shape:
+        raise ValueError(f"sketches has shape {tuple(sketches.shape)}; give those of one client at least.")
     check_finite(sketches=sketches, columns=columns)
     # Centred first: the matrix product cancels less the nearer the origin the sketches lie.
     centre = typical(sketches)
@@ -79,6 +81,7 @@ def pairwise_sliced_wasserstein(
 
 
 def _check_pair(sketch: Tensor, other: Tensor) -> None:
+    check_floating(sketch=sketch, other=other)
     if sketch.ndim < 2 or sketch.shape[-2:] != other.shape[-2:]:
         raise ValueError(
             f"sketches of shapes {tuple(sketch.shape)} and {tuple(other.shape)} do not compare; make both with the "

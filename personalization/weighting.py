@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .distances import Distances
-from .modulators import Modulator, column, register_modulator, require
+from .modulators import Modulator, register_modulator, relative, require
 
 
 @register_modulator("weight_by_distance")
@@ -49,7 +49,7 @@ class RectifiedWeight(Modulator):
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The column of weights ``(clients, 1)``, with the sum of ``base``."""
-        u = column(distances.relative, base)
+        u = relative(distances, base)
         total = base.sum()
         kept = (base / total - (self.slope * u - self.offset) / len(u)).clamp_min(0)
         share = kept / torch.where(kept.sum() > 0, kept.sum(), 1.0)

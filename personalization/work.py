@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from .distances import Distances
-from .modulators import Modulator, column, register_modulator, require
+from .modulators import Modulator, register_modulator, relative, require
 
 _SLOPE = {"search": {"low": 0.05, "high": 5.0, "log": True}}
 # Rounding must not turn 20 steps into 21 or 19.
@@ -43,7 +43,7 @@ class PersonalWork(Modulator):
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The column of steps ``(clients, 1)``, whole numbers in the dtype of ``base``."""
-        factor = (1 + self.slope * column(distances.relative, base)).clamp_max(self.max_factor)
+        factor = (1 + self.slope * relative(distances, base)).clamp_max(self.max_factor)
         return (base * factor * (1 - _SLACK)).ceil().to(base)
 
 
@@ -67,7 +67,7 @@ class SharedWork(Modulator):
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The column of steps ``(clients, 1)``, whole numbers in the dtype of ``base``."""
-        divisor = 1 + self.slope * column(distances.relative, base)
+        divisor = 1 + self.slope * relative(distances, base)
         return (base / divisor * (1 + _SLACK)).floor().clamp_min(1).to(base)
 
 
@@ -90,4 +90,4 @@ class DampedRate(Modulator):
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The column of learning rates ``(clients, 1)``."""
-        return base / (1 + self.slope * column(distances.relative, base))
+        return base / (1 + self.slope * relative(distances, base))

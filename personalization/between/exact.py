@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -36,7 +37,7 @@ class ExactDistance(SampleDistance):
 
     def problems(self) -> list[str]:
         """An order below 1, no iterations."""
-        found = [] if self.order >= 1 else [f"order={self.order} must be at least 1"]
+        found = [] if 1 <= self.order < math.inf else [f"order={self.order} must be at least 1 and finite"]
         if not self.iterations >= 1:
             found.append(f"iterations={self.iterations} must be at least 1")
         return super().problems() + found

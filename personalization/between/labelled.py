@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ..errors import check_finite
 from ..gaussian import bures_squared
 from ..kind import register_distance
 from ..numeric import safe_root
@@ -32,8 +33,9 @@ def labelled(inputs: Tensor, targets: Tensor) -> Tensor:
         Shape ``(..., n, F + T)``, dtype of ``inputs``.
 
     Raises:
-        ValueError: not one target a row; inputs that are no floating-point numbers, or do not hold the targets.
+        ValueError: not one target a row; NaN; inputs that are no floating-point numbers, or do not hold the targets.
     """
+    check_finite(inputs=inputs, targets=targets)
     columns = targets.unsqueeze(-1) if targets.ndim == inputs.ndim - 1 else targets
     if columns.shape[:-1] != inputs.shape[:-1]:
         raise ValueError(

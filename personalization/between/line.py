@@ -24,12 +24,16 @@ def wasserstein_line(
         ``W_p^p``, shape ``(...)``; differentiable in positions and weights.
 
     Raises:
-        ValueError: ``order`` is below 1; weights below 0, or that do not sum to one.
+        ValueError: ``order`` is below 1; weights below 0, that do not sum to one, or not one per position.
     """
     check_order(order)
     check_finite(x=x, y=y, x_weights=x_weights, y_weights=y_weights)
-    for name, weights in (("x_weights", x_weights), ("y_weights", y_weights)):
-        _check_weights(name, weights.detach())
+    for name, z, weights in (("x", x, x_weights), ("y", y, y_weights)):
+        if not z.ndim or not weights.ndim or z.shape[-1] != weights.shape[-1] or not z.shape[-1]:
+            raise ValueError(
+                f"{name} has shape {tuple(z.shape)}, its weights {tuple(weights.shape)}; give one weight per position."
+            )
+        _check_weights(f"{name}_weights", weights.detach())
     lead = torch.broadcast_shapes(*(z.shape[:-1] for z in (x, y, x_weights, y_weights)))
     xs, a, ys, b = (z.expand(*lead, z.shape[-1]) for z in (x, x_weights, y, y_weights))
     (xs, first), (ys, second) = xs.sort(-1), ys.sort(-1)

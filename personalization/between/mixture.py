@@ -50,8 +50,8 @@ class MixtureDistance(SampleDistance):
         found = [
             f"{name}={getattr(self, name)} must be at least 1" for name in counts if getattr(self, name) < 1
         ]
-        if not self.ridge > 0:
-            found.append(f"ridge={self.ridge} must be above 0")
+        if not 0 < self.ridge < math.inf:  # a wall of infinite ridges is NaN apart
+            found.append(f"ridge={self.ridge} must be above 0 and finite")
         if not self.tolerance >= 0:
             found.append(f"tolerance={self.tolerance} must not be negative")
         return super().problems() + found

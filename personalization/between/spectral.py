@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -64,8 +65,12 @@ class SpectralDistance(SampleDistance):
 
     def problems(self) -> list[str]:
         """An order below 1, a rate that is not positive."""
-        found = [] if self.order >= 1 else [f"order={self.order} must be at least 1"]
-        return super().problems() + found + ([] if self.rate > 0 else [f"rate={self.rate} must be above 0"])
+        found = [] if 1 <= self.order < math.inf else [f"order={self.order} must be at least 1 and finite"]
+        return (
+            super().problems()
+            + found
+            + ([] if 0 < self.rate < math.inf else [f"rate={self.rate} must be above 0 and finite"])
+        )
 
     def between(
         self, x: Tensor, y: Tensor, x_weights: Tensor | None = None, y_weights: Tensor | None = None

@@ -61,6 +61,9 @@ class Protocol(ABC):
             features: F.
             dtype: of the samples.
             classes: how many labels there are, for :class:`ClassGaussians`.
+
+        Raises:
+            ValueError: fewer than two clients, fewer than two samples or no feature.
         """
 
     @abstractmethod

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..budget import PrivacyBudget
 from ..errors import Features, check_fields
 from .base import Outcome, Protocol
+from .checks import check_sizes
 from .interpolation import gaussian_points, interpolant, wasserstein
 from .noise import GaussianNoise
 from .pairs import clipped, noisy_cloud, noisy_scalar, pairs, require_client_unit
@@ -71,6 +72,7 @@ class FedWaD(Protocol):
         self, sizes: Sequence[int], features: int, *, dtype: torch.dtype = torch.float32, classes: int = 1
     ) -> Transcript:
         """The messages of a run: four clouds a round and pair."""
+        check_sizes(sizes, features)
         messages: list[Message] = []
         for i, j in pairs(len(sizes)):
             cloud = (Piece("cloud", (self._support(sizes[i], sizes[j]), features), dtype),)

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from ..budget import PrivacyBudget
-from ..errors import Features
+from ..errors import Features, check_fields, check_tensors
 from ..gaussian import bures_squared, moments
 from ..numeric import safe_root, wide
 from .base import Outcome, Protocol
-from .noise import GaussianNoise, clip_rows, sample_sensitivity
+from .checks import check_sizes
+from .noise import GaussianNoise, check_noise, clip_rows, sample_sensitivity
 from .noised import nearest_covariance
 from .pairs import pairs
 from .transcript import SERVER, Piece, Route, Transcript, client
@@ -36,6 +37,9 @@ class ClassGaussians(Protocol):
         noise: on means and covariances; labels and counts per class are not protected. For unit "sample" a sample
             keeps its label.
 
+    Raises:
+        ValueError: an option of another sort.
+
     References:
         Delon and Desolneux, A Wasserstein-type distance in the space of Gaussian mixture models, SIAM J. Imaging
         Sciences 13(2), 2020.
@@ -43,6 +47,10 @@ class ClassGaussians(Protocol):
 
     diagonal: bool = False
     noise: GaussianNoise | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_noise(self.noise, "ClassGaussians")
 
     def learns(self) -> str:
         """What the server learns."""
@@ -58,6 +66,7 @@ class ClassGaussians(Protocol):
         self, sizes: Sequence[int], features: int, *, dtype: torch.dtype = torch.float32, classes: int = 1
     ) -> Transcript:
         """The messages of a run: C (1 + F + F^2) numbers per client."""
+        check_sizes(sizes, features)
         spread = (classes, features) if self.diagonal else (classes, features, features)
         pieces = (
             Piece("count", (classes,), torch.int64),
@@ -171,6 +180,7 @@ def _count_classes(features: Sequence[Tensor], labels: Sequence[Tensor]) -> int:
     if len(labels) != len(features):
         raise ValueError(f"{len(labels)} label tensors for {len(features)} clients; give one per client.")
     for k, (x, y) in enumerate(zip(features, labels, strict=True)):
+        check_tensors(**{f"labels[{k}]": y})
         if y.shape != (len(x),) or y.is_floating_point() or y.dtype == torch.bool or int(y.min()) < 0:
             raise ValueError(
                 f"Client {k} has labels of shape {tuple(y.shape)} and type {y.dtype}; give one class number, "

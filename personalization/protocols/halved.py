@@ -45,19 +45,19 @@ def counted(
     """One client's counts ``(sizes, 128)``, by the law's null that it was sent.
 
     Raises:
-        ValueError: what was sent is no null, or of other features than the client's.
+        ValueError: what was sent is no null.
     """
-    shapes = {name: tuple(x.shape) for name, x in halves.items() if isinstance(x, Tensor)}
-    if set(halves) != set(KNOTS) or shapes != dict.fromkeys(KNOTS, (len(halves["sizes"]),)):
+    given = dict(halves) if isinstance(halves, Mapping) else {}
+    shapes = {name: tuple(x.shape) for name, x in given.items() if isinstance(x, Tensor)}
+    grid = shapes.get("sizes", ())
+    if set(given) != set(KNOTS) or shapes != dict.fromkeys(KNOTS, grid) or len(grid) != 1 or 0 in grid:
         raise ValueError(
             f"halves holds {shapes}; give what halves() returned: {', '.join(KNOTS)}, each (sizes,)."
         )
-    check_finite(**{f"halves[{name!r}]": x for name, x in halves.items()})
-    mean = reference.get("mean")
-    if mean is not None and mean.shape[-1] != samples.shape[-1]:
+    check_finite(**{f"halves[{name!r}]": x for name, x in given.items()})
+    if bool((given["sizes"] <= 0).any() or (given["std"] < 0).any()):
         raise ValueError(
-            f"The client has {samples.shape[-1]} features, the sum {mean.shape[-1]}; all clients must describe their "
-            "samples by the same features."
+            "halves has a size that is not above 0 or a negative std; give what halves() returned."
         )
     return half_counts(kind, [samples], of_knots(kind, reference, halves), seed=seed)[0]
 
@@ -69,8 +69,11 @@ def check_sum(counts: Tensor, law: Null) -> Tensor:
         ValueError: another shape, or numbers that count nothing.
     """
     shape = (len(law.sizes), BINS)
-    if not isinstance(counts, Tensor) or tuple(counts.shape) != shape:
-        found = tuple(counts.shape) if isinstance(counts, Tensor) else type(counts).__name__
+    found = type(counts).__name__
+    if isinstance(counts, Tensor):
+        number = counts.dtype != torch.bool and not counts.is_complex()
+        found = str(tuple(counts.shape) if number else counts.dtype)
+    if found != str(shape):
         raise ValueError(f"counts is {found}; give the sum over clients of what counts() returned, {shape}.")
     check_finite(counts=counts)
     if bool((counts.round() < 0).any()):

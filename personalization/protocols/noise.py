@@ -94,6 +94,16 @@ class GaussianNoise:
         return f"({self.epsilon:g}, {self.delta:g})-differentially private for one {self.unit}"
 
 
+def check_noise(noise: object, protocol: str) -> None:
+    """Refuse what is no noise: it would protect nobody.
+
+    Raises:
+        ValueError: names the protocol and the value.
+    """
+    if noise is not None and not isinstance(noise, GaussianNoise):
+        raise ValueError(f"{protocol}: noise={noise!r}; give GaussianNoise(...), or None.")
+
+
 def _hash(key: list[int]) -> int:
     # Splitmix64: neighbouring keys must not give related streams.
     state = 0x9E3779B97F4A7C15

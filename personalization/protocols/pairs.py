@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .noise import GaussianNoise, clip_rows
+from .noise import GaussianNoise, check_noise, clip_rows
 
 
 def pairs(clients: int) -> Iterator[tuple[int, int]]:
@@ -22,8 +22,9 @@ def require_client_unit(noise: GaussianNoise | None, protocol: str) -> None:
     """Refuse noise for single samples: one sample may change the whole plan.
 
     Raises:
-        ValueError: the noise protects a sample.
+        ValueError: the noise protects a sample, or is none.
     """
+    check_noise(noise, protocol)
     if noise is not None and noise.unit != "client":
         raise ValueError(
             f"{protocol}: one sample can change the whole transport plan, so that no bound holds for unit='sample'; "

@@ -14,7 +14,8 @@ from ..numeric import wide
 from ..sketch import midpoint_levels, quantile_sketches, unit_projections
 from ..sliced import pairwise_sliced_wasserstein
 from .base import Outcome, Protocol
-from .noise import GaussianNoise, client_bound, clip_block, clip_rows, sample_sensitivity
+from .checks import check_sizes
+from .noise import GaussianNoise, check_noise, client_bound, clip_block, clip_rows, sample_sensitivity
 from .transcript import SERVER, Piece, Route, Transcript, client
 
 
@@ -41,6 +42,7 @@ class QuantileSketches(Protocol):
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_noise(self.noise, "QuantileSketches")
         check_order(self.order)
         if self.projections < 1 or self.quantiles < 1:
             raise ValueError(
@@ -62,6 +64,7 @@ class QuantileSketches(Protocol):
         self, sizes: Sequence[int], features: int, *, dtype: torch.dtype = torch.float32, classes: int = 1
     ) -> Transcript:
         """The messages of a run: one sketch per client, whatever its number of samples."""
+        check_sizes(sizes, features)
         pieces = (Piece("sketch", (self.projections, self.quantiles), dtype),)
         return Transcript(tuple(_up(k).of(pieces) for k in range(len(sizes))), len(sizes))
 

@@ -28,6 +28,7 @@ from ..reference import Summary, Weighting, check_weighting, client_weights, sum
 from ..sketch import unit_projections
 from ..sliced import SlicedDistance
 from .base import Outcome, Protocol
+from .checks import check_answers, check_sizes, check_total
 from .halved import check_law, check_sum, counted, exchanged, planned
 from .masks import PairwiseMasks
 from .noise import (
@@ -119,6 +120,7 @@ class SummedReference(Protocol):
         self, sizes: Sequence[int], features: int, *, dtype: torch.dtype = torch.float32, classes: int = 1
     ) -> Transcript:
         """The messages of a run; their size depends on the features alone."""
+        check_sizes(sizes, features)
         own = self._sent(self.kind.statistics(torch.zeros(2, features, dtype=dtype)))
         up = torch.float64 if self.masks is None else torch.int64
         counted = Piece("n", (), torch.int64)
@@ -204,9 +206,10 @@ class SummedReference(Protocol):
         A client that is alone has distance 0.
 
         Raises:
-            ValueError: samples that no distance can be measured of.
+            ValueError: samples that no distance can be measured of; a sum of other features, of another kind, or with NaN.
         """
         (samples,) = single(check_features([samples]))
+        check_total(total, self.kind, samples.shape[1])
         own = {name: x[None] for name, x in self.kind.statistics(samples).items()}
         summary = summarise(own, torch.tensor([len(samples)]), weighting=self.weighting)
         if float(total.weight) <= float(summary.weight[0]):
@@ -216,11 +219,13 @@ class SummedReference(Protocol):
 
     def halves(self, total: Summary, n: Tensor) -> dict[str, Tensor]:
         """There, on the server: what goes down with the sum for ``null_from="halves"``, each ``(sizes,)``."""
+        check_total(total, self.kind)
         return knots(self._half_null(total, check_counts(n, len(n), least=2)))
 
     def counts(self, samples: Tensor, total: Summary, halves: Mapping[str, Tensor]) -> Tensor:
         """There, on a client: what goes up for it, ``(sizes, 128)``, to be added to the others'."""
         (samples,) = single(check_features([samples]))
+        check_total(total, self.kind, samples.shape[1])
         return counted(self.kind, samples, total.mean(), halves, seed=self.seed)
 
     def judge(
@@ -229,22 +234,19 @@ class SummedReference(Protocol):
         """There, on the server: the clients' calibrated distances from their answers ``(clients,)``, float64.
 
         Raises:
-            ValueError: counts that fit no client; an answer that is NaN or infinite; no sum of the counts of halves, one
-                that is none, or one that nobody asked for.
+            ValueError: counts that fit no client, or not the sum; an answer that is negative, NaN or infinite; no sum of
+                the counts of halves, one that is none, or one that nobody asked for.
         """
         if (counts is None) == (self.null_from == "halves"):
             needs = "without" if self.null_from == "law" else "with"
             raise ValueError(
                 f"null_from={self.null_from!r} is judged {needs} the sum of the clients' counts()."
             )
-        n = check_counts(n, len(squared), least=2).to(squared.device)
-        broken = (~(squared.isfinite() & variance.isfinite())).nonzero()
-        if len(broken):
-            raise ValueError(
-                f"Client {int(broken[0])} answered {float(squared[broken[0]]):g} with variance "
-                f"{float(variance[broken[0]]):g}; leave it out, or ask again."
-            )
-        if len(n) == 1:  # nobody to be far from
+        check_total(total, self.kind)
+        n = check_answers(total, n, (squared, variance), self.weighting)
+        if len(n) == 1 and float(total.weight) <= float(
+            client_weights(n, self.weighting)
+        ):  # nobody to be far from
             zero, one = torch.zeros_like(squared), torch.ones_like(squared)
             return Distances(squared, zero, zero, zero, one, n, squared, zero)
         null = self._null(total, {}, n)

@@ -21,6 +21,7 @@ from torch import Tensor
 from ..budget import PrivacyBudget
 from ..errors import Features, check_fields
 from .base import Outcome, Protocol
+from .checks import check_sizes
 from .interpolation import gaussian_points, interpolant, wasserstein
 from .noise import GaussianNoise
 from .pairs import clipped, noisy_cloud, noisy_scalar, pairs, require_client_unit
@@ -72,6 +73,7 @@ class TriangleWad(Protocol):
         self, sizes: Sequence[int], features: int, *, dtype: torch.dtype = torch.float32, classes: int = 1
     ) -> Transcript:
         """The messages of a run: one cloud and one number per client."""
+        check_sizes(sizes, features)
         pieces = (
             Piece("cloud", (self._support(sizes), features), dtype),
             Piece("distance", (), torch.float64),

@@ -1,5 +1,5 @@
 import math
-from dataclasses import FrozenInstanceError, dataclass, fields
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from typing import ClassVar
 
 import pytest
@@ -298,3 +298,36 @@ def test_trend_mixing_without_a_slope_is_the_constant_knob():
 def test_an_infinity_that_would_be_nan_at_no_distance_is_refused(name, params):
     with pytest.raises(ValueError, match="must be finite"):
         build_modulator(name, **params)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_no_base_and_no_distance_steers_nobody(name):
+    modulator, base, known = build_modulator(name), column(1.0, 3), at([0.0, 1.0, 2.0])
+    for wrong, said in (
+        (base.numpy(), "base is of type ndarray; give a tensor"),
+        (1.0, "base is of type float; give a tensor"),
+        (base.to(torch.complex64), "base is of type torch.complex64"),
+        (base.squeeze(1), r"base has shape \(3,\); give one column \(3, 1\)"),
+        (base * math.nan, "base of client 0 is NaN"),
+        (base * math.inf, "base of client 0 is inf; give finite numbers, at least 0"),
+        (base - 2, "base of client 0 is -1; give finite numbers, at least 0"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            modulator(wrong, known)
+    for wrong, said in (
+        (None, "distances are of type NoneType; give those to a population"),
+        (known.relative, "distances are of type Tensor; give those to a population"),
+        (replace(known, relative=known.relative - 1.5), "distance of client 0 is -1.5; none is below 0"),
+        (replace(known, relative=known.relative * math.nan), "distance of client 0 is NaN"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            modulator(base, wrong)
+    assert modulator(base[:0], known.select([])).shape == (0, 1)
+
+
+@pytest.mark.parametrize("name", ["mix_by_shrinkage", "prox_by_bayes"])
+def test_a_population_without_samples_has_no_unit_of_them(name):
+    for n in ([0, 0, 0], [-1, 5, 5]):
+        with pytest.raises(ValueError, match="give the clients' numbers of samples"):
+            apply(name, [0.0, 1.0, 2.0], n=n)
+    assert apply(name, [0.0, 1.0, 2.0], n=[0, 5, 5]).isfinite().all()
