@@ -182,7 +182,7 @@ def correlations(study: Study) -> dict[str, tuple[float, float]]:
         distance = (
             scores[scores.method == label].dropna(subset=["distance"]).groupby("client").distance.mean()
         )
-        if features and features not in found and len(distance):
+        if features and features not in found and distance.nunique() > 1:
             rank = spearmanr(gain.reindex(distance.index), distance)
             found[features] = (float(rank.statistic), float(rank.pvalue))
     return found
