@@ -89,6 +89,15 @@ class Work:
     repeats: int = 100
 
 
+@dataclass(frozen=True)
+class Facts:
+    """Of a process: the rates of a matrix product (of the GPU: true), the GPU's name or nothing, and its peak MB."""
+
+    rates: dict[bool, float]
+    gpu: str
+    peak_mb: float
+
+
 def on_device(data: Callable[[], ClientData], model: str, method: str = "fedavg") -> Makers:
     """The same round on a GPU, where there is one."""
     if not torch.cuda.is_available():
@@ -173,10 +182,16 @@ def seconds(run: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def matmul_rate(size: int = 1024, repeats: int = 10) -> float:
-    """The machine's rate in a large single-precision matrix product, one thread, FLOP/s."""
-    a = torch.randn(size, size)
-    return 2 * size**3 / min(seconds(lambda: torch.mm(a, a)) for _ in range(repeats))
+def matmul_rate(size: int = 1024, repeats: int = 10, device: str = "cpu") -> float:
+    """The rate of a large single-precision matrix product, FLOP/s; on a processor in one thread."""
+    a = torch.randn(size, size, device=device)
+
+    def product() -> None:
+        torch.mm(a, a)
+        if a.is_cuda:
+            torch.cuda.synchronize()
+
+    return 2 * size**3 / min(seconds(product) for _ in range(repeats))
 
 
 def flushed(run: Round) -> Round:
@@ -200,8 +215,8 @@ class Worker:
         """Wall time of doing it once."""
         return self._told(_timed, way)
 
-    def ended(self) -> tuple[float, str, float]:
-        """Matrix-product rate, name of the GPU or none, and peak MB; the process ends."""
+    def ended(self) -> Facts:
+        """What it found; the process ends."""
         found = self._told(_facts)
         self.process.shutdown()
         return found
@@ -229,9 +244,13 @@ def _timed(way: str) -> float:
     return seconds(_prepared[way])
 
 
-def _facts() -> tuple[float, str, float]:
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    return matmul_rate(), gpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _facts() -> Facts:
+    there = torch.cuda.is_available()
+    return Facts(
+        {False: matmul_rate(), True: matmul_rate(device="cuda") if there else 0.0},
+        torch.cuda.get_device_name() if there else "",
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    )
 
 
 def measure(work: str, repeats: int) -> list[dict[str, object]]:
@@ -243,17 +262,17 @@ def measure(work: str, repeats: int) -> list[dict[str, object]]:
         for way, worker in by.items():
             times[way].append(worker.seconds(way))
     facts = dict(zip(workers, (worker.ended() for worker in workers), strict=True))
-    rate = max(found[0] for found in facts.values())
+    rate = {gpu: max(found.rates[gpu] for found in facts.values()) for gpu in (False, True)}
     return [
         {
             "work": work,
             "engine": way,
-            "device": facts[by[way]][1] if way in (GPU, GPU_LOW) else "cpu",
+            "device": facts[by[way]].gpu if way in (GPU, GPU_LOW) else "cpu",
             "seconds": statistics.median(values),
             "ratio_to_loop": statistics.median(a / b for a, b in zip(times[LOOP], values, strict=True)),
             "asked": WORK[work].asked,
-            "share_of_matmul": WORK[work].flops / statistics.median(values) / rate,
-            "peak_mb": facts[by[way]][2],
+            "share_of_matmul": WORK[work].flops / statistics.median(values) / rate[way in (GPU, GPU_LOW)],
+            "peak_mb": facts[by[way]].peak_mb,
         }
         for way, values in times.items()
     ]

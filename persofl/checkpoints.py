@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
+from .diskstore import sync_folder
 from .placed import HOST
 from .ranks import Ranks
 
@@ -74,6 +75,7 @@ class BackgroundCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             growing.replace(place)
+            sync_folder(place.parent)  # clients on disk drop the way back to the one before
         except BaseException:
             growing.unlink(missing_ok=True)
             raise

@@ -182,7 +182,7 @@ class DiskStore(ClientStore):
         if self._log is not None:
             self._log.close()
         self._log = open(self.folder / f"undo-{generation}-{self._ranks.rank}.log", "wb", buffering=0)  # noqa: SIM115
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
         self._logged.zero_()
         for number, log in self._logs():  # of processes that are no more, too
             if number < self._floor:
@@ -276,6 +276,8 @@ class DiskStore(ClientStore):
         later = sorted((entry for entry in logs if entry[0] >= generation), reverse=True)
         for _, log in later:
             self._restore(log)
+        for file in self._files.values():  # before the logs go that could write it back once more
+            os.fsync(file)
         for number, log in later:  # those of this moment are begun anew by the processes that there are
             if number > generation or int(log.stem.split("-")[2]) >= self._ranks.count:
                 log.unlink()
@@ -335,7 +337,7 @@ class DiskStore(ClientStore):
         self._writer.shutdown(wait=False)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Put the names of its files on the disk, without which what is in a new one may be lost."""
     place = os.open(folder, os.O_RDONLY)
     try:

@@ -68,9 +68,9 @@ class RoundConfig:
 
     def __post_init__(self) -> None:
         problems = [
-            f"{name}={value}: give at least 1"
+            f"{name}={value}: give a whole number of at least 1"
             for name, value in (("batch_size", self.batch_size), ("chunk", self.chunk))
-            if value is not None and value < 1
+            if value is not None and (not isinstance(value, int) or value < 1)
         ]
         if not 0 < self.cohort <= 1:
             problems.append(

@@ -16,7 +16,7 @@ from persofl.ranks import Ranks
 from .errors import StudyError
 from .events import Emit, Logged
 from .search import Pruner
-from .signals import STOPS, stop_requested, stopped, take_back_sigterm
+from .signals import STOPS, note_signals, stop_requested, stopped, take_back_sigterm
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,10 @@ class Reporter(pl.Callback):
         if self.pruned_at is None:
             return ""
         return f"pruned in round {self.pruned_at}: worse than the median of the finished trials"
+
+    def setup(self, trainer: pl.Trainer, *_: object, **__: object) -> None:
+        """All processes are there: from here on a signal ends the run after its round."""
+        note_signals()
 
     def on_train_start(self, trainer: pl.Trainer, *_: object) -> None:
         """Report again what a killed session may not have got to write."""

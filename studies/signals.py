@@ -65,6 +65,23 @@ def take_back_sigterm() -> None:
         signal.signal(signal.SIGTERM, _note)
 
 
+def end_at_signals() -> None:
+    """Let SIGTERM and SIGINT end this process at once, until :func:`note_signals`; only inside :func:`stop_on_signals`."""
+    _handle(signal.SIG_DFL)
+
+
+def note_signals() -> None:
+    """Note them again after :func:`end_at_signals`."""
+    if any(signal.getsignal(number) == signal.SIG_DFL for number in STOPS):
+        _handle(_note)
+
+
+def _handle(handler: Any) -> None:
+    if _listening and threading.current_thread() is threading.main_thread():
+        for number in STOPS:
+            signal.signal(number, handler)
+
+
 def hear_interrupts(*, on: bool, handler: Any = None) -> Any:
     """Ignore SIGINT, or give it back its ``handler``; returns the handler before. Main thread only."""
     if threading.current_thread() is not threading.main_thread():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -20,7 +19,8 @@ from .names import is_higher_better, make_method
 from .population import Population
 from .schema import plain
 from .session import CONFIG_TAG, CUT_OFF, WARNING_TAG, checkpoint_folder, flat
-from .signals import stop_on_signals
+from .signals import end_at_signals, stop_on_signals
+from .together import helped, is_helper, refuse_unmet
 from .tracking import Store, open_store
 from .training import (
     CLIENTS,
@@ -51,11 +51,12 @@ def train_once(config: StudyConfig, console: Console, *, resume: bool = False) -
         resume: go on from the checkpoint that an earlier run left, in the same MLflow run.
 
     Raises:
-        StudyError: nothing to resume, or the same run is under way.
+        StudyError: nothing to resume, the same run is under way, or another of its processes ended.
         StoppedError: Ctrl-C or SIGTERM; the last checkpoint is kept.
     """
     method, seed = config.method_configs()[0], config.seeds[0]
     folder = checkpoint_folder(Path(config.tracking.dir), config.name, method.label, f"train-seed-{seed}")
+    refuse_unmet(config.trainer)
     if is_helper():
         _help(config, folder, resume=resume)
         return
@@ -76,7 +77,11 @@ def train_once(config: StudyConfig, console: Console, *, resume: bool = False) -
         run = _begin(store, config, population, resume=resume)
         if resume:
             console.print(f"Going on from {folder / LAST}.", highlight=False, soft_wrap=True)
-        with _closing(store, run):
+        if config.trainer.num_nodes > 1:
+            console.print(
+                f"Waiting for {config.trainer.num_nodes} machines; Ctrl-C ends it.", highlight=False
+            )
+        with _closing(store, run), helped(config.trainer):
             _fit(module, config, (store, run), folder, resume=resume)
             if warning := flat_distances(module, method.label):
                 store.set_tag(run, WARNING_TAG, warning)
@@ -90,18 +95,12 @@ def train_once(config: StudyConfig, console: Console, *, resume: bool = False) -
         _print(config, table, unseen, console, folder)
 
 
-def is_helper() -> bool:
-    """Whether this process is one of several that train together, and not the first: it trains and says nothing."""
-    return any(os.environ.get(name, "0") != "0" for name in ("LOCAL_RANK", "NODE_RANK"))
-
-
 def _help(config: StudyConfig, folder: Path, *, resume: bool) -> None:
     """Train this process's clients, from the checkpoint that the first process goes on from.
 
-    Asked to stop it ends as if it had done all: Lightning kills the first process outright when another ends with an exit
-    code, and the first has the run to close and says what happened.
+    Asked to stop it ends as if it had done all: the first has the run to close and says what happened.
     """
-    with stop_on_signals(), suppress(StoppedError, KeyboardInterrupt):
+    with stop_on_signals(), suppress(StoppedError, KeyboardInterrupt), helped(config.trainer):
         warm_up()
         data = load_data(config.data)
         config = settled(config, data)
@@ -139,6 +138,8 @@ def _fit(
             trainer = make_trainer(config, [watch, RoundBar()], **options)
         except MisconfigurationException as error:  # such as a GPU where there is none
             raise StudyError(f"trainer: {error}") from error
+        if config.trainer.num_nodes > 1:
+            end_at_signals()  # while it waits for the other machines, in a call that hears none
         fit(trainer, module, resume_from(str(folder)) if resume else None)
 
 

@@ -29,6 +29,7 @@ from persofl import (
     Shape,
     build_model,
 )
+from persofl.checkpoints import BackgroundCheckpointIO
 
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning.*")
@@ -316,3 +317,17 @@ def test_other_settings_are_told_when_a_run_goes_on(module, tmp_path, trainer):
     runner.save_checkpoint(tmp_path / "last.ckpt")
     with pytest.warns(UserWarning, match=r"lr=0\.05 \(was 0\.1\)"):
         trainer(2).fit(second, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="asks /proc for the name of an open file")
+def test_a_checkpoints_name_is_on_the_disk_when_it_is_written(tmp_path, monkeypatch):
+    """Clients on disk then drop the way back to the one before, which a crash of the machine must not bring back."""
+    synced, sync = [], os.fsync
+
+    def syncs(file):
+        sync(file)
+        synced.append((os.readlink(f"/proc/self/fd/{file}"), (tmp_path / "last.ckpt").exists()))
+
+    monkeypatch.setattr(os, "fsync", syncs)
+    BackgroundCheckpointIO().save_checkpoint({"round": 1}, tmp_path / "last.ckpt")
+    assert synced == [(str(tmp_path / "last.ckpt.new"), False), (str(tmp_path), True)]

@@ -206,6 +206,24 @@ def test_what_a_log_saves_is_on_the_disk_before_it_is_written_over(tmp_path, mon
     assert happened[1:] == ["rows"] * len(store.columns)
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="asks /proc for the name of an open file")
+def test_what_was_written_back_is_on_the_disk_before_its_log_goes(tmp_path, monkeypatch):
+    disk, kept = history(tmp_path, 3)
+    disk.write(torch.arange(5), rows(5, 9))
+    disk._close()
+    happened, sync, write, begin = [], os.fsync, DiskStore._write, DiskStore._next
+    monkeypatch.setattr(
+        os, "fsync", lambda file: (happened.append(os.readlink(f"/proc/self/fd/{file}")), sync(file))
+    )
+    monkeypatch.setattr(DiskStore, "_write", lambda *given: (happened.append("rows"), write(*given)))
+    monkeypatch.setattr(DiskStore, "_next", lambda *given: (happened.append("log"), begin(*given)))
+    unlink = Path.unlink
+    monkeypatch.setattr(Path, "unlink", lambda *given, **how: (happened.append("log"), unlink(*given, **how)))
+    DiskStore(10, tmp_path).load_state_dict(kept[-2][0])
+    written, gone = len(happened) - happened[::-1].index("rows"), happened.index("log")
+    assert [Path(name).suffix for name in happened[written:gone]] == [".f32"] * len(disk.columns)
+
+
 def test_a_damaged_log_is_named(tmp_path):
     disk, kept = history(tmp_path, 2)
     disk.write(torch.tensor([1]), rows(1, 9))

@@ -141,6 +141,13 @@ def test_a_configuration_names_all_its_problems():
         assert part in str(error.value)
 
 
+@pytest.mark.parametrize("sizes", [{"chunk": 2.5}, {"batch_size": 8.0}, {"chunk": "10"}])
+def test_sizes_are_whole_numbers(sizes):
+    (name,) = sizes
+    with pytest.raises(PersoflError, match=rf"{name}=[\d.]+: give a whole number of at least 1"):
+        RoundConfig(**sizes)
+
+
 # --- parts of one's own ------------------------------------------------------------------------------------
 
 
