@@ -18,6 +18,8 @@ from .errors import check_draws
 from .kind import DistanceKind, Statistics
 from .numeric import seeded, wide
 
+_TIE = 1e-9
+"""Share of a score by which rounding may part two that are equal."""
 _TAIL = 0.05
 
 
@@ -73,9 +75,8 @@ class Null:
         by_moments = p_value(z, zero, one, skew)
         if self.scores is None:
             return by_moments
-        beyond = torch.stack(
-            [1 - torch.searchsorted(row, z.contiguous()) / len(row) for row in self.scores]
-        ).to(z)
+        level = z - _TIE * (1 + z.abs())  # of distances that jump from count to count many draws are as large
+        beyond = torch.stack([1 - torch.searchsorted(row, level) / len(row) for row in self.scores]).to(z)
         rank = torch.arange(beyond[0].numel(), device=z.device).reshape(z.shape)
         flat = beyond.flatten(1)
         drawn = torch.lerp(flat[left, rank], flat[right, rank], share)

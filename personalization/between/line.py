@@ -21,7 +21,9 @@ def wasserstein_line(
         order: ``p >= 1``.
 
     Returns:
-        ``W_p^p``, shape ``(...)``; differentiable in positions and weights.
+        ``W_p^p``, shape ``(...)``; differentiable in positions and weights, once in the latter. Where the cumulated
+        weights of both meet, as all do in samples of one size, the cost has a kink in the weights; its gradient there
+        is the mean of both sides.
 
     Raises:
         ValueError: ``order`` is below 1; weights below 0, that do not sum to one, or not one per position.
@@ -38,13 +40,31 @@ def wasserstein_line(
     xs, a, ys, b = (z.expand(*lead, z.shape[-1]) for z in (x, x_weights, y, y_weights))
     (xs, first), (ys, second) = xs.sort(-1), ys.sort(-1)
     up, down = a.gather(-1, first).cumsum(-1), b.gather(-1, second).cumsum(-1)
-    levels = torch.cat([up, down], -1).sort(-1).values
+    levels = torch.cat([up, down], -1).detach().sort(-1).values
     widths = torch.diff(levels, dim=-1, prepend=torch.zeros_like(levels[..., :1])).clamp_min(0)
     # Both step functions are constant between two levels; the middle tells which step, free of rounding at the ends.
-    middle = (levels - widths / 2).detach()
+    middle = levels - widths / 2
     gap = (_step(xs, up, middle) - _step(ys, down, middle)).abs()
     cost: Tensor = (widths * gap**order).sum(-1)
+    if x_weights.requires_grad or y_weights.requires_grad:
+        with torch.no_grad():
+            slopes = [_slope(*of, order) for of in ((xs, up, ys, down), (ys, down, xs, up))]
+        for level, slope in zip((up, down), slopes, strict=True):
+            cost = cost + ((level - level.detach()) * slope).sum(-1)  # adds nothing but its gradient
     return cost
+
+
+def _slope(x: Tensor, up: Tensor, y: Tensor, down: Tensor, order: float) -> Tensor:
+    """What the cost gains as a level of x rises: ``|x_i - y|^p - |x_(i+1) - y|^p``, mean for y just below and above.
+
+    At the last level, which both have, half of what lies there: it moves when all weights of x do.
+    """
+    near = torch.finfo(up.dtype).eps ** (2 / 3)  # beyond what rounding parts, below the weight of any sample
+    sides = [_step(y, down, up + way * near) for way in (-1, 1)]
+    own, after = ([(z - side).abs() ** order for side in sides] for z in (x, x.roll(-1, -1)))
+    slope = (own[0] + own[1] - after[0] - after[1]) / 2
+    slope[..., -1] = (own[0] + own[1])[..., -1] / 4
+    return slope
 
 
 def _check_weights(name: str, weights: Tensor) -> None:
