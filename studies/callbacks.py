@@ -117,7 +117,8 @@ class Reporter(pl.Callback):
         self.emit(Logged(self.key, round_, metrics))
         self.curve[round_] = metrics[self.objective]
         early = round_ < trainer.max_steps
-        if early and self.pruner is not None and self.pruner.prunes(round_, self.curve[round_]):
+        hopeless = early and self.pruner is not None and self.pruner.prunes(round_, self.curve[round_])
+        if self.pruner is not None and Ranks.here().first(hopeless):
             self.pruned_at, trainer.should_stop = round_, True
         self._round_over(trainer)
 

@@ -134,6 +134,7 @@ def _run_parser() -> ArgumentParser:
     parser.add_argument("--search", type=SearchConfig)
     for key, kind in (("data", DataConfig), ("model", ModelConfig), ("training", TrainingConfig)):
         parser.add_argument(f"--{key}", type=kind)
+    parser.add_argument("--trainer", type=TrainerConfig)
     parser.add_argument("--tracking", type=TrackingConfig)
     return parser
 

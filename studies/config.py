@@ -204,11 +204,11 @@ class StudyConfig:
             numbers "r2", of classes "accuracy", "macro_f1" or "cross_entropy".
         summary: of the clients' metrics on the validation span: "mean", "median" or "worst_decile".
         group_by: client attribute to break the result down by; the source's first text attribute by default.
-        workers: processes; each computes on one thread.
+        workers: runs side by side; each computes on one thread, or on one of each of its trainer's devices.
         tracking: where the study is kept.
         plugins: Python files or modules that register methods, sources or distances of your own.
         leave_out: patterns of labels that take no part, such as `["* oracle"]`.
-        trainer: processes that train one run together; of `persofl train` alone, a study has its workers.
+        trainer: processes that train one run together.
     """
 
     name: str

@@ -1,17 +1,21 @@
-"""Run jobs one after the other here, or side by side in processes of one thread each."""
+"""Run jobs one after the other here, or side by side in processes of one thread each, or in teams of processes."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Protocol
 
 from .errors import StoppedError, WorkerError
@@ -62,55 +66,75 @@ class Processes:
 
     Args:
         execute: does a job; a function at the top of a module.
-        count: how many processes.
-        prepare: what each does first; slow imports, which so overlap with the caller's own.
+        count: how many jobs run side by side.
+        prepare: what each process does first; slow imports, which so overlap with the caller's own.
+        size: processes that train one job together, see :func:`meet`.
     """
 
     execute: Execute
     count: int
     prepare: Callable[[], None] | None = None
-    workers: list[_Worker] = field(default_factory=list)
+    size: int = 1
+    teams: list[_Team] = field(default_factory=list)
 
     def run(self, next_job: NextJob, handle: Emit) -> None:
         """See :class:`Pool`."""
         while True:
             check_stop()
             self._feed(next_job)
-            busy = [worker for worker in self.workers if worker.job is not None]
+            busy = [team for team in self.teams if team.job is not None]
             if not busy:
                 return
             self._listen(busy, handle)
 
     def __enter__(self) -> Processes:
         """Start the processes."""
-        self.workers = [_start(self.execute, self.prepare) for _ in range(self.count)]
+        self.teams = [self._team() for _ in range(self.count)]
         return self
 
-    def _feed(self, next_job: NextJob) -> None:
-        """Give idle workers something to do."""
-        for worker in self.workers:
-            if worker.job is None and (job := next_job()) is not None:
-                try:
-                    worker.pipe.send(job)
-                except OSError as error:
-                    raise self._died(worker) from error
-                worker.job = job
+    def _team(self) -> _Team:
+        """A team of new processes; several meet before the first job."""
+        if self.size == 1:
+            return _Team([_start(self.execute, self.prepare)])
+        prepares = meetings(self.size, self.prepare)
+        return _Team([_start(self.execute, prepare) for prepare in prepares])
 
-    def _listen(self, busy: list[_Worker], handle: Emit) -> None:
-        by_pipe = {worker.pipe: worker for worker in busy}
+    def _feed(self, next_job: NextJob) -> None:
+        """Give idle teams something to do."""
+        for team in self.teams:
+            if team.job is None and (job := next_job()) is not None:
+                for worker in team.workers:
+                    try:
+                        worker.pipe.send(job)
+                    except OSError as error:
+                        raise self._died(worker, job) from error
+                team.job = job
+
+    def _listen(self, busy: list[_Team], handle: Emit) -> None:
+        by_pipe = {worker.pipe: (team, worker) for team in busy for worker in team.workers}
         for pipe in wait(list(by_pipe), timeout=0.2):
-            worker = by_pipe[pipe]  # type: ignore[index]
+            team, worker = by_pipe[pipe]  # type: ignore[index]
             try:
                 event: Event = worker.pipe.recv()
             except (EOFError, ConnectionResetError) as error:
-                raise self._died(worker) from error
+                raise self._died(worker, team.job) from error
             if isinstance(event, (Done, Failed)):
-                worker.job = None
-            handle(event)
+                worker.answer = event
+            elif worker is team.workers[0]:  # the others see the same
+                handle(event)
+        for place, team in enumerate(self.teams):
+            if team.job is None or (answer := team.answer()) is None:
+                continue
+            if any(worker.answer is None for worker in team.workers):  # they wait for one that failed
+                team.end(at_once=True)
+                self.teams[place] = self._team()
+            else:
+                team.rest()
+            handle(answer)
 
-    def _died(self, worker: _Worker) -> Exception:
+    def _died(self, worker: _Worker, job: Job | None) -> Exception:
         worker.process.join(GRACE)
-        key = worker.job.key if worker.job else "no job"
+        key = job.key if job else "no job"
         return WorkerError(
             f"The process that computed {key} ended without a result (exit code {worker.process.exitcode}). "
             "Exit code -9 usually means that memory ran out: use fewer --workers or a smaller "
@@ -119,26 +143,92 @@ class Processes:
 
     def __exit__(self, *exception: object) -> None:
         """End the processes: idle ones have nothing to lose, busy ones stop after the round they are in."""
-        for worker in self.workers:
-            if worker.job is None:
-                worker.process.kill()
-            else:
-                worker.process.terminate()
-            worker.pipe.close()
+        for team in self.teams:
+            team.ask_to_end()
         deadline = time.monotonic() + GRACE
-        for worker in self.workers:
-            worker.process.join(max(0.1, deadline - time.monotonic()))
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-        self.workers.clear()
+        for team in self.teams:
+            team.end(deadline)
+        self.teams.clear()
 
 
 @dataclass
 class _Worker:
     process: BaseProcess
     pipe: Connection
+    answer: Done | Failed | None = None
+
+
+@dataclass
+class _Team:
+    """Processes that have the same job, each its share of it; the first speaks for all."""
+
+    workers: list[_Worker]
     job: Job | None = None
+    failed_at: float | None = None
+
+    def answer(self) -> Done | Failed | None:
+        """What came of the job, when all have answered or one failed and the others had time to."""
+        answers = [worker.answer for worker in self.workers]
+        failed = next((answer for answer in answers if isinstance(answer, Failed)), None)
+        if None not in answers:
+            return failed or answers[0]
+        if failed is None:
+            return None
+        if self.failed_at is None:
+            self.failed_at = time.monotonic()
+        return failed if time.monotonic() - self.failed_at > GRACE else None
+
+    def rest(self) -> None:
+        """Ready for the next job."""
+        self.job = self.failed_at = None
+        for worker in self.workers:
+            worker.answer = None
+
+    def ask_to_end(self) -> None:
+        """Tell busy processes to stop after the round they are in, and kill idle ones."""
+        for worker in self.workers:
+            if self.job is None:
+                worker.process.kill()
+            else:
+                worker.process.terminate()
+            worker.pipe.close()
+
+    def end(self, deadline: float = 0.0, *, at_once: bool = False) -> None:
+        """Wait until they have ended, and kill what still runs at the deadline."""
+        for worker in self.workers:
+            if at_once:
+                worker.process.kill()
+                worker.pipe.close()
+            worker.process.join(max(0.1, deadline - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+
+
+def meetings(size: int, prepare: Callable[[], None] | None) -> list[Callable[[], None]]:
+    """What each process of a team does first: all meet at a file of their own."""
+    place = Path(tempfile.mkdtemp(prefix="persofl-team-")) / "meet"
+    return [partial(meet, place, rank, size, prepare) for rank in range(size)]
+
+
+def meet(place: Path, rank: int, size: int, prepare: Callable[[], None] | None) -> None:
+    """Join the processes that train together, for this one's life; Lightning takes the group that it finds.
+
+    Args:
+        place: a file that there is not yet, in a folder of its own, the same for all.
+        rank: this process's number.
+        size: of the team.
+        prepare: what to do beforehand.
+    """
+    import torch.distributed as dist
+
+    if prepare is not None:
+        prepare()
+    os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0")  # by which Lightning knows who is the first
+    dist.init_process_group("gloo", init_method=place.as_uri(), rank=rank, world_size=size)
+    dist.barrier()
+    if rank == 0:
+        shutil.rmtree(place.parent, ignore_errors=True)
 
 
 def _start(execute: Execute, prepare: Callable[[], None] | None) -> _Worker:

@@ -31,6 +31,7 @@ from .training import (
     make_trainer,
     quiet,
     resume_from,
+    together,
     warm_up,
 )
 from .wire import TRANSCRIPT, wire_line, wire_metrics, wire_text
@@ -130,9 +131,7 @@ def _fit(
     watch = Reporter(
         "train", config.objective, lambda event: None, keep=keep_in(folder, config, fresh=not resume)
     )
-    options: dict[str, Any] = {"logger": logger, "enable_progress_bar": True, **plain(config.trainer)}
-    if config.trainer.strategy == "ddp":
-        options["use_distributed_sampler"] = False  # the module itself knows whose clients are whose
+    options: dict[str, Any] = {"logger": logger, "enable_progress_bar": True, **together(config.trainer)}
     with quiet():
         try:
             trainer = make_trainer(config, [watch, RoundBar()], **options)

@@ -49,25 +49,36 @@ def run(config: StudyConfig, console: Console, *, fresh: bool = False) -> Finish
         StoppedError: Ctrl-C or SIGTERM; all runs are closed, and running it again goes on.
         ValueError: the data cannot be used.
     """
-    if config.trainer != TrainerConfig():
-        raise StudyError(
-            "trainer is of `persofl train`; a study's methods run side by side in its --workers."
-        )
+    _refuse_elsewhere(config.trainer)
     lock = Path(config.tracking.dir) / "locks" / f"{slug(config.name)}.lock"
     with ExitStack() as stack:
         store = open_store(config.tracking.dir)
         stack.enter_context(exclusive(lock, f"Study {config.name!r}"))
         stack.enter_context(stop_on_signals())
-        pool = stack.enter_context(make_pool(config.workers))
+        pool = stack.enter_context(make_pool(config.workers, config.trainer.devices))
         session, population = _begin(config, store, console, fresh=fresh)
         _run_jobs(session, population, pool, console)
         comparison = compare(read_results(store, config.name))
         return Finished(comparison, publish(comparison, session))
 
 
-def make_pool(workers: int) -> Pool:
-    """One worker computes here, several in processes of their own, each with its copy of the data."""
-    return Inline(run_job) if workers == 1 else Processes(run_job, workers, warm_up)
+def _refuse_elsewhere(trainer: TrainerConfig) -> None:
+    if trainer.num_nodes > 1 or trainer.accelerator != "cpu":
+        raise StudyError(
+            f"trainer: a study's runs train on this machine's processors, each in up to trainer.devices processes; got "
+            f"num_nodes={trainer.num_nodes}, accelerator={trainer.accelerator!r}. `persofl train` takes these."
+        )
+
+
+def make_pool(workers: int, together: int = 1) -> Pool:
+    """One worker computes here, several in processes of their own, each with its copy of the data.
+
+    Args:
+        workers: jobs side by side.
+        together: processes that train one job.
+    """
+    alone = workers == together == 1
+    return Inline(run_job) if alone else Processes(run_job, workers, warm_up, together)
 
 
 def _begin(config: StudyConfig, store: Store, console: Console, *, fresh: bool) -> tuple[Session, Population]:
@@ -75,7 +86,7 @@ def _begin(config: StudyConfig, store: Store, console: Console, *, fresh: bool) 
     config = settled(config, data)
     population = Population.of(data, config.data)
     chosen_group(population.attributes, config.group_by)
-    if config.workers > 1:
+    if config.workers * config.trainer.devices > 1:
         forget_data()
     console.print(population.summary(), highlight=False, markup=False, soft_wrap=True)
     return open_session(config, store, population, fresh=fresh), population

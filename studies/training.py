@@ -8,16 +8,17 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .config import StudyConfig
+from .config import StudyConfig, TrainerConfig
 from .confusion import confusion_table
 from .events import Done, Emit, Job, State, Warned
 from .loading import build_data_loss, flat_distances, load_data, share_distances
 from .names import is_higher_better, make_method
 from .plugins import load_plugins
+from .schema import plain
 from .search import Pruner
 from .signals import check_stop
 from .wire import wire_metrics, wire_text
@@ -108,7 +109,7 @@ def _run(job: Job, emit: Emit, folder: Path | None) -> Done:
     keep = keep_in(Path(job.checkpoint), config) if job.checkpoint else None
     watch = Reporter(job.key, config.objective, emit, pruner, keep)
     with quiet():
-        trainer = make_trainer(config, [watch])
+        trainer = make_trainer(config, [watch], **together(config.trainer))
         try:
             fit(trainer, module, resume_from(job.checkpoint))
             if module.federation.method.distance.refresh:
@@ -143,18 +144,26 @@ def _warn(job: Job, module: FederatedModule, emit: Emit) -> None:
 def clients_folder(config: StudyConfig, checkpoint: str) -> Iterator[Path | None]:
     """Where a run keeps its clients, if on disk: beside its checkpoint; a trial's own place is gone when it ends.
 
-    What a run left there that got to no checkpoint is removed.
+    What a run left there that got to no checkpoint is removed. Processes that train together share it.
     """
+    from persofl.ranks import Ranks
+
+    ranks = Ranks.here()
     if config.training.store == "memory":
         yield None
     elif checkpoint:
         folder = Path(checkpoint) / CLIENTS
         if resume_from(checkpoint) is None:
-            shutil.rmtree(folder, ignore_errors=True)
+            if ranks.rank == 0:
+                shutil.rmtree(folder, ignore_errors=True)
+            ranks.first(None)  # nobody begins before it is gone
         yield folder
     else:
-        with tempfile.TemporaryDirectory(prefix="persofl-", ignore_cleanup_errors=True) as folder_:
-            yield Path(folder_)
+        with ExitStack() as stack:
+            place = tempfile.TemporaryDirectory(prefix="persofl-", ignore_cleanup_errors=True)
+            own = stack.enter_context(place) if ranks.rank == 0 else ""
+            yield Path(ranks.first(own))
+            ranks.first(None)  # nor is it removed before all are done
 
 
 def resume_from(folder: str) -> str | None:
@@ -169,6 +178,12 @@ def keep_in(folder: Path, config: StudyConfig, *, fresh: bool = False) -> Keep:
 
     stale = (folder / LAST, folder / CLIENTS) if fresh else ()
     return Keep(folder / LAST, max(1, min(50, config.training.rounds // 10)), stale)
+
+
+def together(config: TrainerConfig) -> dict[str, Any]:
+    """Arguments of ``Trainer`` for the processes that train one run together."""
+    alone = {} if config.strategy != "ddp" else {"use_distributed_sampler": False}
+    return {**plain(config), **alone}  # the module itself knows whose clients are whose
 
 
 def make_trainer(config: StudyConfig, callbacks: list[pl.Callback], **options: Any) -> pl.Trainer:
