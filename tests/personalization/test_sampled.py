@@ -200,10 +200,10 @@ def test_bad_input_is_refused_by_name():
 def test_every_kind_is_calibrated(name):
     """Clients of one law: p-values are uniform, and the calibrated distance knows no sample size."""
     p, follows = [], []
-    for seed in range(8):
+    for seed in range(4):
         g = torch.Generator().manual_seed(seed)
         mix = torch.randn(12, 12, generator=g) / 12**0.5
-        n = np.exp(np.random.default_rng(seed).uniform(np.log(30), np.log(3000), 60)).astype(int)
+        n = np.exp(np.random.default_rng(seed).uniform(np.log(30), np.log(600), 60)).astype(int)
         features = [torch.randn(int(m), 12, generator=g) @ mix for m in n]
         if name.startswith("label"):
             features = [
@@ -213,4 +213,4 @@ def test_every_kind_is_calibrated(name):
         p.append(found.p_value.double().numpy())
         follows.append(spearmanr(found.calibrated, n).statistic)
     assert kstest(np.concatenate(p), "uniform").pvalue > 0.01
-    assert abs(np.mean(follows)) < 0.1  # 480 clients know a correlation to .046
+    assert abs(np.mean(follows)) < 0.15  # 240 clients know a correlation to .065
