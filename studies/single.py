@@ -31,7 +31,7 @@ from .training import (
     make_trainer,
     quiet,
     resume_from,
-    together,
+    trainer_options,
     warm_up,
 )
 from .wire import TRANSCRIPT, wire_line, wire_metrics, wire_text
@@ -131,7 +131,11 @@ def _fit(
     watch = Reporter(
         "train", config.objective, lambda event: None, keep=keep_in(folder, config, fresh=not resume)
     )
-    options: dict[str, Any] = {"logger": logger, "enable_progress_bar": True, **together(config.trainer)}
+    options: dict[str, Any] = {
+        "logger": logger,
+        "enable_progress_bar": True,
+        **trainer_options(config.trainer),
+    }
     with quiet():
         try:
             trainer = make_trainer(config, [watch, RoundBar()], **options)

@@ -109,7 +109,7 @@ def _run(job: Job, emit: Emit, folder: Path | None) -> Done:
     keep = keep_in(Path(job.checkpoint), config) if job.checkpoint else None
     watch = Reporter(job.key, config.objective, emit, pruner, keep)
     with quiet():
-        trainer = make_trainer(config, [watch], **together(config.trainer))
+        trainer = make_trainer(config, [watch], **trainer_options(config.trainer))
         try:
             fit(trainer, module, resume_from(job.checkpoint))
             if module.federation.method.distance.refresh:
@@ -160,8 +160,10 @@ def clients_folder(config: StudyConfig, checkpoint: str) -> Iterator[Path | None
         yield folder
     else:
         with ExitStack() as stack:
-            place = tempfile.TemporaryDirectory(prefix="persofl-", ignore_cleanup_errors=True)
-            own = stack.enter_context(place) if ranks.rank == 0 else ""
+            own = ""
+            if ranks.rank == 0:
+                place = tempfile.TemporaryDirectory(prefix="persofl-", ignore_cleanup_errors=True)
+                own = stack.enter_context(place)
             yield Path(ranks.first(own))
             ranks.first(None)  # nor is it removed before all are done
 
@@ -180,10 +182,12 @@ def keep_in(folder: Path, config: StudyConfig, *, fresh: bool = False) -> Keep:
     return Keep(folder / LAST, max(1, min(50, config.training.rounds // 10)), stale)
 
 
-def together(config: TrainerConfig) -> dict[str, Any]:
+def trainer_options(config: TrainerConfig) -> dict[str, Any]:
     """Arguments of ``Trainer`` for the processes that train one run together."""
-    alone = {} if config.strategy != "ddp" else {"use_distributed_sampler": False}
-    return {**plain(config), **alone}  # the module itself knows whose clients are whose
+    options: dict[str, Any] = dict(plain(config))
+    if config.strategy == "ddp":
+        options["use_distributed_sampler"] = False  # the module itself knows whose clients are whose
+    return options
 
 
 def make_trainer(config: StudyConfig, callbacks: list[pl.Callback], **options: Any) -> pl.Trainer:

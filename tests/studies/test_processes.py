@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
+from functools import partial
 
 import pandas as pd
 import psutil
@@ -16,10 +14,8 @@ import yaml
 
 from studies.results import read_results
 from studies.tracking import open_store
-from tests.studies.commands import start
+from tests.studies.commands import start, start_script
 from tests.studies.conftest import SMALL
-
-ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
 import os, sys, time
@@ -59,15 +55,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def script(tmp_path):
-    path = tmp_path / "jobs.py"
-    path.write_text(SCRIPT)
-
-    def start(*numbers):
-        words = [sys.executable, str(path), *map(str, numbers)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
-
-    return start
+    return partial(start_script, tmp_path, SCRIPT)
 
 
 def until(stream, words):

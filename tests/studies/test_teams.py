@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pandas as pd
 import psutil
@@ -16,11 +13,10 @@ import yaml
 from studies.cli import main
 from studies.results import read_results
 from studies.tracking import open_store
-from tests.studies.commands import start
+from tests.studies.commands import start, start_script
 from tests.studies.conftest import SMALL
 from tests.studies.test_processes import until
 
-ROOT = Path(__file__).parents[2]
 DDP = {"strategy": "ddp", "devices": 2}
 
 SCRIPT = """
@@ -65,15 +61,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def said(tmp_path):
-    path = tmp_path / "jobs.py"
-    path.write_text(SCRIPT)
-
-    def run(*numbers):
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        words = [sys.executable, str(path), *map(str, numbers)]
-        return subprocess.run(words, stdout=subprocess.PIPE, text=True, env=environment, timeout=120).stdout
-
-    return run
+    return lambda *numbers: start_script(tmp_path, SCRIPT, *numbers).communicate(timeout=120)[0]
 
 
 def test_a_team_has_every_job_together_and_the_first_speaks_for_it(said):
