@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from .errors import check_whole
 from .numeric import for_squares, narrowed
 
 _UNSAID = torch.empty(0)
@@ -77,7 +78,11 @@ class Distances:
 
         Args:
             seed: of the permutation.
+
+        Raises:
+            ValueError: a seed that is no whole number of at least 0.
         """
+        check_whole("seed", seed, "it decides who is dealt which distance", least=0)
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).to(self.n.device)
         return replace(self.select(order), n=self.n)
 
@@ -85,10 +90,15 @@ class Distances:
         """The distances on another device or in another floating dtype.
 
         ``n`` stays int64 and ``converged`` bool; ``null_mean`` and ``null_std``, squares, are float32 at least.
+
+        Raises:
+            ValueError: a dtype of whole numbers.
         """
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
         if not isinstance(target, torch.dtype):
             return Distances(**{name: x.to(target) for name, x in moved.items()})
+        if not target.is_floating_point:
+            raise ValueError(f"Distances in {target}: give a floating-point dtype, such as torch.float32.")
         whole, squares = {"n", "converged"}, {"null_mean", "null_std"}
         dtypes = {name: for_squares(target) if name in squares else target for name in moved.keys() - whole}
         return Distances(**{k: narrowed(x, dtypes[k]) if k in dtypes else x for k, x in moved.items()})

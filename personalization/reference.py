@@ -121,10 +121,11 @@ def summarise(own: Statistics, n: Tensor | int, *, weighting: Weighting = "sampl
         The message that goes up.
 
     Raises:
-        ValueError: unknown weighting; no statistics; sample counts that are not above 0, or not one a client.
+        ValueError: unknown weighting; no statistics, or NaN in them; sample counts not above 0, or not one a client.
     """
     if not own:
         raise ValueError("own holds no statistics; give what a DistanceKind's statistics() returned.")
+    check_finite(**own)
     first = wide(next(iter(own.values())))
     counts = torch.as_tensor(n, device=first.device).to(first.dtype)
     fits = all(x.shape[: counts.ndim] == counts.shape for x in own.values())

@@ -129,9 +129,9 @@ def check_samples(x: Tensor, y: Tensor) -> None:
         if not isinstance(z, Tensor) or not z.is_floating_point():
             found = z.dtype if isinstance(z, Tensor) else type(z).__name__
             raise ValueError(f"{name} is of type {found}; convert it to a floating-point tensor.")
-        if z.ndim < 2 or z.shape[-2] == 0 or z.shape[-1] == 0:
+        if z.ndim < 2 or 0 in z.shape:
             raise ValueError(
-                f"{name} has shape {tuple(z.shape)}; give (..., samples, features), neither empty."
+                f"{name} has shape {tuple(z.shape)}; give (..., samples, features), no axis of them empty."
             )
         if not torch.isfinite(z).all():
             bad = int((~torch.isfinite(z)).sum())

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from personalization import (
+    DISTANCES,
+    SampleDistance,
     build_distance,
     build_graph,
     bures_squared,
@@ -15,6 +17,7 @@ from personalization import (
     calendar_conditional,
     client_statistics,
     daily_profiles,
+    distance_to_population,
     labelled,
     matrix_root,
     midpoint_levels,
@@ -26,6 +29,7 @@ from personalization import (
     residual_norm,
     residual_profile,
     sliced_wasserstein,
+    summarise,
     unit_projections,
     wasserstein_line,
 )
@@ -215,3 +219,25 @@ def test_noise_that_is_none_protects_nobody(protocol):
             protocol(noise=wrong)
     with pytest.raises(ValueError, match="diagonal='no': give true or false"):
         ClassGaussians(diagonal="no")
+
+
+@pytest.mark.parametrize("name", [name for name, cls in DISTANCES.items() if issubclass(cls, SampleDistance)])
+def test_a_batch_of_no_samples_is_refused(name):
+    for x, y in ((torch.zeros(0, 6, 3), ROWS), (ROWS, torch.zeros(0, 6, 3))):
+        with pytest.raises(ValueError, match=r"has shape \(0, 6, 3\); .* no axis of them empty"):
+            build_distance(name).between(x, y)
+
+
+def test_distances_are_dealt_by_a_seed_and_are_no_whole_numbers():
+    found = distance_to_population([ROWS, ROWS + 1, ROWS - 1], "gaussian")
+    for seed in (1.5, -1, "1", None, True):
+        with pytest.raises(ValueError, match=r"seed=.* is no whole number of at least 0"):
+            found.permuted(seed)
+    with pytest.raises(ValueError, match=r"Distances in torch.int64: give a floating-point dtype"):
+        found.to(torch.int64)
+
+
+def test_statistics_with_nan_are_summed_by_nobody():
+    own = build_distance("gaussian").statistics(ROWS)
+    with pytest.raises(ValueError, match="mean has 3 NaN or infinite value"):
+        summarise({**own, "mean": own["mean"] * torch.nan}, len(ROWS))
