@@ -246,7 +246,7 @@ class Personaliser:
         """
         if self._protocol is None or not (self._modulators and self._config.refresh):
             return
-        budget, noise = self._protocol.budget(), self._protocol.noise(1, 0, 0)
+        budget, noise = self._protocol.budget(), self._protocol.noise(1, 0)
         if budget is not None and noise is not None:
             times = -(-rounds // self._config.refresh)
             budget.spend(self._protocol.name, noise.multiplier, times=times, unit=noise.unit)
@@ -330,7 +330,7 @@ class Personaliser:
         if self._protocol is None:
             return
         self._budget = self._protocol.budget()
-        noise = self._protocol.noise(1, 0, 0)
+        noise = self._protocol.noise(1, 0)
         if self._budget is not None and noise is not None and len(spent):
             self._budget.spend(self._protocol.name, noise.multiplier, times=len(spent), unit=noise.unit)
         self.tolls = [Toll(self._protocol.name, up, down, 0, eps, "", "") for up, down, eps in spent.tolist()]

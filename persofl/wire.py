@@ -77,7 +77,7 @@ class ProtocolConfig:
                 f"protocol {self.name!r}: limit={self.limit:g} counts noise, and without epsilon there is none. Give "
                 "epsilon, or leave limit out."
             )
-        self.noise(1, 0, 0)  # refuses what is out of range
+        self.noise(1, 0)  # refuses what is out of range
         self.budget()
         if self.name in BETWEEN:
             self.between(1, 0)
@@ -119,13 +119,13 @@ class ProtocolConfig:
                 "one of them out."
             )
 
-    def noise(self, features: int, seed: int, release: int) -> GaussianNoise | None:
-        """The noise of one release; another for each."""
+    def noise(self, features: int, seed: int) -> GaussianNoise | None:
+        """The noise of a run's first release; None without epsilon."""
         if self.epsilon is None:
             return None
         clip = self.clip if self.clip is not None else 1.5 * math.sqrt(features)
         unit: Any = self.unit
-        return GaussianNoise(self.epsilon, self.delta, clip, unit, seed=seed * 1_000_003 + release)
+        return GaussianNoise(self.epsilon, self.delta, clip, unit, seed=seed * 1_000_003)
 
     def between(self, features: int, seed: int) -> Protocol:
         """The protocol between clients whose samples have so many features.
@@ -144,7 +144,7 @@ class ProtocolConfig:
         for option in self.options:
             if option not in known - {"seed", "noise"}:
                 raise unknown_name(f"option of protocol {self.name!r}", option, known - {"seed", "noise"})
-        given = {"seed": seed, "noise": self.noise(features, seed, 0), **self.options}
+        given = {"seed": seed, "noise": self.noise(features, seed), **self.options}
         return kind(**{name: value for name, value in given.items() if name in known})
 
     def budget(self) -> PrivacyBudget | None:
@@ -208,11 +208,9 @@ def measure_by_protocol(
     of_sums = {name: value for name, value in options.items() if name in OF_SUMS}
     own = {name: value for name, value in options.items() if name not in OF_SUMS}
     built = check_sums(config.name, kind, build_kind(kind, seed, own))
-    noise = config.noise(features[0].shape[1], seed, release)
-    # masks of their own for each release: under the same ones a client's two messages tell their difference
-    masks = PairwiseMasks(seed=abs(seed) * 1_000_003 + release)
+    noise, masks = config.noise(features[0].shape[1], seed), PairwiseMasks(seed=seed)
     protocol = SummedReference(kind=built, noise=noise, masks=masks, seed=seed, **of_sums)
-    outcome = protocol.run(features, budget=budget, record=False)
+    outcome = protocol.run(features, budget=budget, record=False, release=release)
     if outcome.distances is None:
         raise PersoflError(f"protocol {config.name!r} found no distances.")
     return outcome.distances, _toll(config.name, protocol, outcome, budget)

@@ -7,7 +7,8 @@ Gaussians with multipliers ``m_i`` are together one Gaussian with ``1 / m^2 = su
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -111,12 +112,14 @@ class Spending:
         multiplier: noise over sensitivity.
         rate: chance of a unit to take part in a release; 1 without subsampling.
         times: how many releases.
+        source: of the noise, which pays once; None where the caller sees to that.
     """
 
     what: str
     multiplier: float
     rate: float = 1.0
     times: int = 1
+    source: Hashable = None
 
 
 @dataclass
@@ -146,7 +149,14 @@ class PrivacyBudget:
             raise ValueError(f"unit={self.unit!r} must be 'client' or 'sample'.")
 
     def spend(
-        self, what: str, multiplier: float, *, rate: float = 1.0, times: int = 1, unit: str | None = None
+        self,
+        what: str,
+        multiplier: float,
+        *,
+        rate: float = 1.0,
+        times: int = 1,
+        unit: str | None = None,
+        source: Hashable = None,
     ) -> float:
         """Count releases, before they are made.
 
@@ -156,15 +166,22 @@ class PrivacyBudget:
             rate: chance of a unit to take part in each, in (0, 1]; below 1 needs Opacus, ``persofl[privacy]``.
             times: how many releases.
             unit: what they protect; the budget's own unit if not said.
+            source: what the noise is drawn from, such as a :class:`GaussianNoise`. Releases count as independent: a
+                second from the same source is refused.
 
         Returns:
             Epsilon spent so far, at the budget's delta.
 
         Raises:
             BudgetExhaustedError: the limit would be exceeded; nothing is counted.
-            ValueError: an argument out of range, or another unit.
+            ValueError: an argument out of range, another unit, or noise that was spent before.
         """
-        entry = self._checked(what, multiplier, rate, times, unit)
+        entry = replace(self._checked(what, multiplier, rate, times, unit), source=source)
+        if source is not None and any(source == past.source for past in self.spent):
+            raise ValueError(
+                f"{what}: a release with this noise was paid for before; a second tells by how much its data differ, "
+                "whatever the noise. Give run(..., release=1), 2 and so on, or noise of another seed."
+            )
         after = composed_epsilon([*self.spent, entry], self.delta)
         if after > self.limit * (1 + 1e-9):
             raise BudgetExhaustedError(
@@ -180,6 +197,7 @@ class PrivacyBudget:
             raise ValueError(
                 f"{what}: multiplier={multiplier} must be above 0 and finite; a release needs noise."
             )
+        check_number("rate", rate, "the chance of a unit to take part")
         if not 0 < rate <= 1:
             raise ValueError(f"{what}: rate={rate} must lie in (0, 1].")
         check_whole("times", times, f"how often {what} is released")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from ..budget import PrivacyBudget
 from ..distances import Distances
-from ..errors import Features, check_features
-from ..numeric import single
+from ..errors import Features, check_features, check_whole
+from ..numeric import for_squares, single
+from .checks import check_sizes
 from .noise import GaussianNoise
-from .transcript import Transcript
+from .transcript import Message, Transcript
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,6 @@ class Protocol(ABC):
     def learns(self) -> str:
         """What an honest-but-curious server learns about one client, in words."""
 
-    @abstractmethod
     def plan(
         self, sizes: Sequence[int], features: int, *, dtype: torch.dtype = torch.float32, classes: int = 1
     ) -> Transcript:
@@ -63,10 +64,15 @@ class Protocol(ABC):
             classes: how many labels there are, for :class:`ClassGaussians`.
 
         Raises:
-            ValueError: fewer than two clients, fewer than two samples or no feature.
+            ValueError: fewer than two clients, fewer than two samples, no feature or class, or no floating dtype.
         """
+        check_sizes(sizes, features)
+        check_whole("classes", classes, "how many labels there are")
+        if not dtype.is_floating_point:
+            raise ValueError(f"dtype={dtype}: samples are floating-point numbers, such as torch.float32.")
+        messages = self._plan(sizes, features, for_squares(dtype), classes)
+        return Transcript(tuple(messages), len(sizes))
 
-    @abstractmethod
     def run(
         self,
         features: Features,
@@ -74,32 +80,46 @@ class Protocol(ABC):
         labels: Sequence[Tensor] | None = None,
         budget: PrivacyBudget | None = None,
         record: bool = True,
+        release: int = 0,
     ) -> Outcome:
         """Play all parties.
 
         Args:
             features: one tensor ``(n_k, F)`` per client, as for :func:`personalization.distance_to_population`.
             labels: class numbers ``(n_k,)`` per client, for :class:`ClassGaussians` alone.
-            budget: pays for the noise of this run before anything is sent.
+            budget: pays for the noise of this run; one that fails, or that the budget does not cover, costs nothing.
             record: keep the messages' content in the transcript, which attacks need and memory pays for.
+            release: counts the runs on clients' data that may have changed since: each draws noise and masks of its own.
+                Of two under the same ones, whoever sees both has the change exactly, whatever the noise.
 
         Raises:
-            ValueError: bad features; labels where none are used; a budget without noise.
+            ValueError: bad features; labels where none are used; a budget without noise, or one that this noise of this
+                release was paid from before.
             BudgetExhaustedError: the budget does not cover the run.
         """
-
-    def _begin(
-        self,
-        features: Features,
-        labels: Sequence[Tensor] | None,
-        budget: PrivacyBudget | None,
-    ) -> list[Tensor]:
-        """Check the input and pay, before anything is sent; the samples, without gradients and in float32 at least."""
+        check_whole("release", release, "how many runs there were before", least=0)
         samples = self._samples(features)
+        if budget is not None:
+            replace(budget, spent=list(budget.spent)).spend(**self._price(release))
+        outcome = self._released(release)._play(samples, self._labels(samples, labels), record=record)
+        if budget is not None:
+            budget.spend(**self._price(release))
+        return outcome
+
+    @abstractmethod
+    def _plan(
+        self, sizes: Sequence[int], features: int, dtype: torch.dtype, classes: int
+    ) -> Sequence[Message]:
+        """The messages of a run, of checked sizes, in the dtype that samples are sent in."""
+
+    @abstractmethod
+    def _play(self, samples: list[Tensor], labels: list[Tensor], *, record: bool) -> Outcome:
+        """All parties' work on checked samples, without gradients and in float32 at least."""
+
+    def _labels(self, samples: list[Tensor], labels: Sequence[Tensor] | None) -> list[Tensor]:
         if labels is not None:
             raise ValueError(f"{type(self).__name__} uses no labels; leave them out, or use ClassGaussians.")
-        self._pay(budget)
-        return samples
+        return []
 
     def _samples(self, features: Features) -> list[Tensor]:
         samples = [x.detach() for x in single(check_features(features))]
@@ -107,12 +127,22 @@ class Protocol(ABC):
             raise ValueError(f"{type(self).__name__} needs at least 2 clients, got {len(samples)}.")
         return samples
 
-    def _pay(self, budget: PrivacyBudget | None) -> None:
-        if budget is None:
-            return
+    def _released(self, release: int) -> Self:
+        """With the noise and the masks of a release."""
+        sources = {name: getattr(self, name, None) for name in ("noise", "masks")}
+        anew = {name: source.released(release) for name, source in sources.items() if source is not None}
+        return replace(self, **anew) if release and anew else self  # type: ignore[type-var]
+
+    def _price(self, release: int) -> dict[str, Any]:
+        """What a run costs, as arguments of :meth:`PrivacyBudget.spend`."""
         if self.noise is None:
             raise ValueError(
                 f"{type(self).__name__} adds no noise, so that no budget can cover it; "
                 "give noise=GaussianNoise(epsilon, ...) or leave the budget out."
             )
-        budget.spend(type(self).__name__, self.noise.multiplier, unit=self.noise.unit)
+        return {
+            "what": type(self).__name__,
+            "multiplier": self.noise.multiplier,
+            "unit": self.noise.unit,
+            "source": self.noise.released(release),
+        }

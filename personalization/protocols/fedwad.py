@@ -13,10 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..budget import PrivacyBudget
-from ..errors import Features, check_fields
+from ..errors import check_fields
 from .base import Outcome, Protocol
-from .checks import check_sizes
 from .interpolation import gaussian_points, interpolant, wasserstein
 from .noise import GaussianNoise
 from .pairs import clipped, noisy_cloud, noisy_scalar, pairs, require_client_unit
@@ -68,11 +66,10 @@ class FedWaD(Protocol):
             "back gives away where it heads, which is a sample or, with fewer points than samples, a mean of a few."
         )
 
-    def plan(
-        self, sizes: Sequence[int], features: int, *, dtype: torch.dtype = torch.float32, classes: int = 1
-    ) -> Transcript:
+    def _plan(
+        self, sizes: Sequence[int], features: int, dtype: torch.dtype, classes: int
+    ) -> Sequence[Message]:
         """The messages of a run: four clouds a round and pair."""
-        check_sizes(sizes, features)
         messages: list[Message] = []
         for i, j in pairs(len(sizes)):
             cloud = (Piece("cloud", (self._support(sizes[i], sizes[j]), features), dtype),)
@@ -82,18 +79,11 @@ class FedWaD(Protocol):
             messages += [_down(self.rounds + 1, k).of(cloud) for k in (i, j)]
             scalar = (Piece("distance", (), torch.float64),)
             messages += [_answer(self.rounds + 1, k).of(scalar) for k in (i, j)]
-        return Transcript(tuple(messages), len(sizes))
+        return messages
 
-    def run(
-        self,
-        features: Features,
-        *,
-        labels: Sequence[Tensor] | None = None,
-        budget: PrivacyBudget | None = None,
-        record: bool = True,
-    ) -> Outcome:
+    def _play(self, samples: list[Tensor], labels: list[Tensor], *, record: bool) -> Outcome:
         """Play all parties; ``pairwise`` is never below the true W2 without noise."""
-        samples = [clipped(x, self.noise) for x in self._begin(features, labels, budget)]
+        samples = [clipped(x, self.noise) for x in samples]
         pairwise = torch.zeros(len(samples), len(samples), dtype=torch.float64)
         messages: list[Message] = []
         for i, j in pairs(len(samples)):

@@ -9,16 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..budget import PrivacyBudget
-from ..errors import Features, check_fields, check_tensors
+from ..errors import check_fields, check_tensors
 from ..gaussian import bures_squared, moments
 from ..numeric import safe_root, wide
 from .base import Outcome, Protocol
-from .checks import check_sizes
 from .noise import GaussianNoise, check_noise, clip_rows, sample_sensitivity
 from .noised import nearest_covariance
 from .pairs import pairs
-from .transcript import SERVER, Piece, Route, Transcript, client
+from .transcript import SERVER, Message, Piece, Route, Transcript, client
 
 _MOST = 20_000_000  # numbers in a client's message
 
@@ -62,37 +60,20 @@ class ClassGaussians(Protocol):
             "the sample itself where a class has only one, and both up to their order where it has two."
         )
 
-    def plan(
-        self, sizes: Sequence[int], features: int, *, dtype: torch.dtype = torch.float32, classes: int = 1
-    ) -> Transcript:
+    def _plan(
+        self, sizes: Sequence[int], features: int, dtype: torch.dtype, classes: int
+    ) -> Sequence[Message]:
         """The messages of a run: C (1 + F + F^2) numbers per client."""
-        check_sizes(sizes, features)
         spread = (classes, features) if self.diagonal else (classes, features, features)
         pieces = (
             Piece("count", (classes,), torch.int64),
             Piece("mean", (classes, features), dtype),
             Piece("cov", spread, dtype),
         )
-        return Transcript(tuple(_up(k).of(pieces) for k in range(len(sizes))), len(sizes))
+        return [_up(k).of(pieces) for k in range(len(sizes))]
 
-    def run(
-        self,
-        features: Features,
-        *,
-        labels: Sequence[Tensor] | None = None,
-        budget: PrivacyBudget | None = None,
-        record: bool = True,
-    ) -> Outcome:
-        """Play all parties.
-
-        Raises:
-            ValueError: as every protocol; labels that are no class numbers, or not one per sample.
-        """
-        samples = self._samples(features)
-        if labels is None:
-            labels = [torch.zeros(len(x), dtype=torch.int64, device=x.device) for x in samples]
-        classes = _count_classes(samples, labels)
-        self._pay(budget)
+    def _play(self, samples: list[Tensor], labels: list[Tensor], *, record: bool) -> Outcome:
+        classes = max(int(y.max()) for y in labels) + 1
         sent = [self._message(x, y, classes, k) for k, (x, y) in enumerate(zip(samples, labels, strict=True))]
         messages = tuple(_up(k).carry(content, record=record) for k, content in enumerate(sent))
         return Outcome(Transcript(messages, len(sent)), pairwise=self._compare(sent))
@@ -111,6 +92,13 @@ class ClassGaussians(Protocol):
                 sample_sensitivity("cov", n, clip, directions=none, levels=1),
             )
         return self.noise.scale(bounds[0], 2), self.noise.scale(bounds[1], 2)
+
+    def _labels(self, samples: list[Tensor], labels: Sequence[Tensor] | None) -> list[Tensor]:
+        """Refused where they are no class numbers, or not one per sample; where none are given, one class."""
+        if labels is None:
+            return [torch.zeros(len(x), dtype=torch.int64, device=x.device) for x in samples]
+        _check_classes(samples, labels)
+        return list(labels)
 
     def _message(self, x: Tensor, y: Tensor, classes: int, k: int) -> dict[str, Tensor]:
         samples = x if self.noise is None else clip_rows(x, self.noise.clip)
@@ -171,8 +159,8 @@ class ClassGaussians(Protocol):
         return math.sqrt(max(0.0, float(value)))
 
 
-def _count_classes(features: Sequence[Tensor], labels: Sequence[Tensor]) -> int:
-    """One more than the largest label.
+def _check_classes(features: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
+    """Refuse what are no class numbers.
 
     Raises:
         ValueError: names the first client whose labels do not fit.
@@ -192,7 +180,6 @@ def _count_classes(features: Sequence[Tensor], labels: Sequence[Tensor]) -> int:
             f"Class {classes - 1} makes every client send the moments of {classes:,} classes; number the classes from 0 "
             "without gaps."
         )
-    return classes
 
 
 def _diagonal(cov: Tensor) -> Tensor:

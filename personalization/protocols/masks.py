@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import check_fields
+from ..errors import check_fields, check_finite
 
 _FINEST = 52  # bits of a float64
 
@@ -33,6 +34,7 @@ class PairwiseMasks:
         neighbours: on each side of the ring. All pairs where there are fewer clients. The server reads a client's
             message only together with all its neighbours.
         seed: of the masks.
+        release: of a seed, see :meth:`Protocol.run`.
 
     Raises:
         ValueError: an option out of range.
@@ -41,6 +43,7 @@ class PairwiseMasks:
     bits: int = 24
     neighbours: int = 16
     seed: int = 0
+    release: int = 0
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -50,6 +53,10 @@ class PairwiseMasks:
             raise ValueError(
                 f"neighbours={self.neighbours} must be at least 1: who shares no mask hides nothing."
             )
+
+    def released(self, release: int) -> Self:
+        """The masks of a later run on data that may have changed."""
+        return replace(self, release=release)
 
     def encode(self, messages: Mapping[str, Tensor], *, turn: int = 0) -> dict[str, Tensor]:
         """The clients' masked messages.
@@ -62,8 +69,9 @@ class PairwiseMasks:
             int64 arrays of the same shapes, whose sum over the clients is the sum of the messages.
 
         Raises:
-            ValueError: fewer than two clients, or a value so large that the sum could overflow.
+            ValueError: fewer than two clients, NaN, or a value so large that the sum could overflow.
         """
+        check_finite(**messages)
         first = next(iter(messages.values()))
         clients = len(first)
         if clients < 2:
@@ -100,11 +108,11 @@ class PairwiseMasks:
         return {name: x.double() / 2.0**self.bits for name, x in total.items()}
 
     def _masks(self, clients: int, width: int, turn: int) -> np.ndarray:
-        masks = np.zeros((clients, width), dtype=np.int64)
+        masks, seed = np.zeros((clients, width), dtype=np.int64), self.seed % 2**64
         for one in range(clients):
             for other in self.partners(one, clients):
                 if other > one:
-                    shared = np.random.default_rng([self.seed, one, other, turn]).integers(
+                    shared = np.random.default_rng([seed, one, other, turn, self.release]).integers(
                         -(2**63), 2**63 - 1, width, dtype=np.int64, endpoint=True
                     )
                     masks[one] += shared

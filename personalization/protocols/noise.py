@@ -23,8 +23,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -73,6 +73,10 @@ class GaussianNoise:
     def multiplier(self) -> float:
         """Standard deviation over sensitivity, of the whole run seen as one release."""
         return gaussian_multiplier(self.epsilon, self.delta)
+
+    def released(self, release: int) -> Self:
+        """The noise of a later run on data that may have changed: what one seed drew twice would show the change."""
+        return replace(self, seed=_hash([self.seed, release])) if release else self
 
     def scale(self, sensitivity: float, releases: int = 1) -> float:
         """Standard deviation for one of several releases of the run, exact by composition of Gaussians."""

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..budget import PrivacyBudget
-from ..errors import Features, check_fields, check_order
+from ..errors import check_fields, check_order
 from ..numeric import wide
 from ..sketch import midpoint_levels, quantile_sketches, unit_projections
 from ..sliced import pairwise_sliced_wasserstein
 from .base import Outcome, Protocol
-from .checks import check_sizes
 from .noise import GaussianNoise, check_noise, client_bound, clip_block, clip_rows, sample_sensitivity
-from .transcript import SERVER, Piece, Route, Transcript, client
+from .transcript import SERVER, Message, Piece, Route, Transcript, client
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,24 +58,15 @@ class QuantileSketches(Protocol):
             "samples, every sample's projections exactly, so that it can tell who is in the data."
         )
 
-    def plan(
-        self, sizes: Sequence[int], features: int, *, dtype: torch.dtype = torch.float32, classes: int = 1
-    ) -> Transcript:
+    def _plan(
+        self, sizes: Sequence[int], features: int, dtype: torch.dtype, classes: int
+    ) -> Sequence[Message]:
         """The messages of a run: one sketch per client, whatever its number of samples."""
-        check_sizes(sizes, features)
         pieces = (Piece("sketch", (self.projections, self.quantiles), dtype),)
-        return Transcript(tuple(_up(k).of(pieces) for k in range(len(sizes))), len(sizes))
+        return [_up(k).of(pieces) for k in range(len(sizes))]
 
-    def run(
-        self,
-        features: Features,
-        *,
-        labels: Sequence[Tensor] | None = None,
-        budget: PrivacyBudget | None = None,
-        record: bool = True,
-    ) -> Outcome:
+    def _play(self, samples: list[Tensor], labels: list[Tensor], *, record: bool) -> Outcome:
         """Play all parties; without noise ``pairwise`` is the sliced distance of the sketches."""
-        samples = self._begin(features, labels, budget)
         if self.noise is not None:
             samples = [clip_rows(x, self.noise.clip) for x in samples]
         sketches = quantile_sketches(samples, self.directions(samples[0]), midpoint_levels(self.quantiles))

@@ -8,11 +8,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..budget import PrivacyBudget
 from ..calibration import Measured, calibrate
 from ..distances import Distances
 from ..errors import (
-    Features,
     check_counts,
     check_draws,
     check_features,
@@ -28,7 +26,7 @@ from ..reference import Summary, Weighting, check_weighting, client_weights, sum
 from ..sketch import unit_projections
 from ..sliced import SlicedDistance
 from .base import Outcome, Protocol
-from .checks import check_answers, check_sizes, check_total
+from .checks import check_answers, check_total
 from .halved import check_law, check_sum, counted, exchanged, planned
 from .masks import PairwiseMasks
 from .noise import (
@@ -40,7 +38,7 @@ from .noise import (
     sample_sensitivity,
 )
 from .noised import NoisedReference, tidy
-from .transcript import EVERYONE, SERVER, Piece, Route, Transcript, client
+from .transcript import EVERYONE, SERVER, Message, Piece, Route, Transcript, client
 
 _POINTS = 8
 
@@ -116,11 +114,11 @@ class SummedReference(Protocol):
             "unless the server conspires with all its neighbours. With two clients each learns the other's summary."
         )
 
-    def plan(
-        self, sizes: Sequence[int], features: int, *, dtype: torch.dtype = torch.float32, classes: int = 1
-    ) -> Transcript:
+    def _plan(
+        self, sizes: Sequence[int], features: int, dtype: torch.dtype, classes: int
+    ) -> Sequence[Message]:
         """The messages of a run; their size depends on the features alone."""
-        check_sizes(sizes, features)
+        self.scales(sizes, features)  # refuses statistics that no noise is known for
         own = self._sent(self.kind.statistics(torch.zeros(2, features, dtype=dtype)))
         up = torch.float64 if self.masks is None else torch.int64
         counted = Piece("n", (), torch.int64)
@@ -139,22 +137,14 @@ class SummedReference(Protocol):
             grid = len(_grid(torch.tensor(sizes)))
             null = tuple(Piece(name, (grid,), torch.float64) for name in KNOTS)
             messages.append(_NULL.of(null))
-        return Transcript(tuple(messages), len(sizes))
+        return messages
 
-    def run(
-        self,
-        features: Features,
-        *,
-        labels: Sequence[Tensor] | None = None,
-        budget: PrivacyBudget | None = None,
-        record: bool = True,
-    ) -> Outcome:
+    def _play(self, samples: list[Tensor], labels: list[Tensor], *, record: bool) -> Outcome:
         """Play all parties; ``distances`` equals :func:`personalization.distance_to_population` without noise.
 
         With noise ``distances`` is what the clients know, each for itself, and the unit of ``relative`` is the
         resolution, which is public, instead of the population's median, which nobody knows.
         """
-        samples = self._begin(features, labels, budget)
         if self.noise is not None:
             samples = [clip_rows(x, self.noise.clip) for x in samples]
         n = torch.tensor([len(x) for x in samples], device=samples[0].device)

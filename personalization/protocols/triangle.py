@@ -18,10 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..budget import PrivacyBudget
-from ..errors import Features, check_fields
+from ..errors import check_fields
 from .base import Outcome, Protocol
-from .checks import check_sizes
 from .interpolation import gaussian_points, interpolant, wasserstein
 from .noise import GaussianNoise
 from .pairs import clipped, noisy_cloud, noisy_scalar, pairs, require_client_unit
@@ -69,27 +67,19 @@ class TriangleWad(Protocol):
             "the samples themselves if it ever gets the seed from any one client."
         )
 
-    def plan(
-        self, sizes: Sequence[int], features: int, *, dtype: torch.dtype = torch.float32, classes: int = 1
-    ) -> Transcript:
+    def _plan(
+        self, sizes: Sequence[int], features: int, dtype: torch.dtype, classes: int
+    ) -> Sequence[Message]:
         """The messages of a run: one cloud and one number per client."""
-        check_sizes(sizes, features)
         pieces = (
             Piece("cloud", (self._support(sizes), features), dtype),
             Piece("distance", (), torch.float64),
         )
-        return Transcript(tuple(_up(k).of(pieces) for k in range(len(sizes))), len(sizes))
+        return [_up(k).of(pieces) for k in range(len(sizes))]
 
-    def run(
-        self,
-        features: Features,
-        *,
-        labels: Sequence[Tensor] | None = None,
-        budget: PrivacyBudget | None = None,
-        record: bool = True,
-    ) -> Outcome:
+    def _play(self, samples: list[Tensor], labels: list[Tensor], *, record: bool) -> Outcome:
         """Play all parties; ``bound`` is the error that ``pairwise`` may have at most."""
-        samples = [clipped(x, self.noise) for x in self._begin(features, labels, budget)]
+        samples = [clipped(x, self.noise) for x in samples]
         gamma = self.reference([len(x) for x in samples], samples[0])
         sent = [self._message(gamma, x, k) for k, x in enumerate(samples)]
         messages: list[Message] = [_up(k).carry(content, record=record) for k, content in enumerate(sent)]

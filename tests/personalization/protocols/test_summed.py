@@ -251,9 +251,9 @@ def test_a_run_is_paid_for_before_anything_is_sent():
     budget = PrivacyBudget(1.5)
     protocol.run(population(), budget=budget)
     assert budget.epsilon() == pytest.approx(1.0, rel=1e-6)
-    protocol.run(population(), budget=budget)
+    protocol.run(population(), budget=budget, release=1)
     with pytest.raises(BudgetExhaustedError, match="SummedReference"):
-        protocol.run(population(), budget=budget)
+        protocol.run(population(), budget=budget, release=2)
     with pytest.raises(ValueError, match="protects one client"):
         protocol.run(population(), budget=PrivacyBudget(5.0, unit="sample"))
 
