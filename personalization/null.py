@@ -252,20 +252,22 @@ def null_of(
     ripple: Callable[[Tensor], Tensor] | None = None,
     *,
     any_shape: bool = False,
+    degree: int = 2,
 ) -> Null:
     """The null's moments on a grid, smoothed over it: what varies slowly with n need not be as noisy as its draws.
 
-    With five sizes or more, the logarithms of mean and deviation follow the polynomial over ``log n`` of least degree,
-    two or more, whose residuals are noise, and the skewness a line: as good as three times the draws.
+    With five sizes or more, the logarithms of mean and deviation follow the polynomial over ``log n`` of least degree
+    whose residuals are noise, and the skewness a line: with eight sizes as good as three times the draws.
 
     Args:
         sizes: the grid, increasing, ``(grid,)``.
         scaled: draws of ``n d^2``, ``(grid, draws)``.
         ripple: see :class:`Null`.
         any_shape: keep the draws' z-scores, for laws that the moments do not tell; it takes some hundred draws.
+        degree: of the polynomials at least.
     """
     if any_shape:
-        null = null_of(sizes, scaled, ripple)
+        null = null_of(sizes, scaled, ripple, degree=degree)
         mean, std, _ = (x[:, None] for x in null.at(sizes))
         return replace(null, scores=z_score(scaled / sizes[:, None], mean, std).sort(1).values)
     if ripple is not None:
@@ -277,12 +279,13 @@ def null_of(
         return Null(sizes, mean, std, skew, ripple)
     draws = scaled.shape[1]
     noise = std / mean / draws**0.5, (skew.square() / 4 + 0.5).sqrt() / draws**0.5
-    mean, std = (_smooth(sizes.log(), x.log(), e).exp() for x, e in zip((mean, std), noise, strict=True))
-    return Null(sizes, mean, std, _polynomial(sizes.log(), skew, 1), ripple)
+    x = sizes.log()
+    mean, std = (_smooth(x, y.log(), e, degree).exp() for y, e in zip((mean, std), noise, strict=True))
+    return Null(sizes, mean, std, _polynomial(x, skew, 1), ripple)
 
 
-def _smooth(x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
-    for degree in range(2, len(x) - 1):
+def _smooth(x: Tensor, y: Tensor, noise: Tensor, least: int) -> Tensor:
+    for degree in range(least, len(x) - 1):
         fitted = _polynomial(x, y, degree)
         if float(((y - fitted) / noise).square().sum()) <= 2 * (len(x) - degree - 1):
             return fitted
