@@ -30,7 +30,7 @@ class Measured:
 def relative_scale(calibrated: Tensor, null_std: Tensor) -> Tensor:
     """Distances in units of the population's median: the typical client has 1.
 
-    Where the median is zero (half of the clients cannot be told from the population) the unit is the
+    Where the median is zero (more than half of the clients cannot be told from the population) the unit is the
     resolution, the median of ``sqrt(null_std)``; where that is zero too (the null does not vary), the mean of
     the positive distances; and where none is positive, all are 0.
     """

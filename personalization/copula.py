@@ -1,9 +1,8 @@
 """Draws from the law that a population's mean statistics describe: correlated, heavy-tailed, with given quantiles.
 
-The null of every distance is drawn here. Real loads are neither Gaussian nor is the size of a day independent
-of its
-shape: one scale common to all features of a sample, with the kurtosis that the clients report, gives the
-    spread of distances that Gaussian draws miss (measured in ``docs/personalization.md``).
+The null of every distance is drawn here. Real loads are neither Gaussian nor is the size of a day independent of its
+shape: one scale common to all features of a sample, with the kurtosis that the clients report, gives the spread of
+distances that Gaussian draws miss (measured in ``docs/personalization.md``).
 """
 
 from __future__ import annotations

@@ -23,8 +23,9 @@ class QuantileDepth(Modulator):
     give the whole population.
 
     Whole numbers in [0, D], increasing in u. The nearest client shares everything, and so do all where all distances are
-    equal; the farthest keeps D layers. ``quantile = 1`` shares everything, ``quantile = 0`` gives all but the nearest
-    client at least the last layer; a base of 0 stays 0.
+    equal; the farthest keeps D layers where no other lies as far, else only the layers whose quantile lies below it.
+    ``quantile = 1`` shares everything, ``quantile = 0`` gives all but the nearest client at least the last layer; a base
+    of 0 stays 0.
 
     Args:
         quantile: q, the share of clients that share even the last layer.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .distances import Distances
-from .modulators import Modulator, register_modulator, relative, require, sample_counts
+from .modulators import Modulator, finite, register_modulator, relative, require, sample_counts
 
 
 @register_modulator("mix_by_distance")
@@ -60,8 +60,7 @@ class TrendMixing(Modulator):
 
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The mixing column ``(clients, 1)``."""
-        u = relative(distances, base)
-        scale = torch.log1p(u.clamp_max(torch.finfo(u.dtype).max))
+        scale = torch.log1p(relative(distances, base))
         return (base + self.slope * (scale - scale.mean())).clamp(0, 1)
 
 
@@ -97,7 +96,7 @@ class ShrinkageMixing(Modulator):
         # In half precision counts end at 65,504.
         u = told.to(torch.promote_types(told.dtype, torch.float32))
         n = sample_counts(distances, base.to(u))
-        signal = self.ratio * u**2 / n.median() + 1 / n.sum()
-        # Divided by the noise first, so that a squared distance beyond the float range still gives 1 and not
-        # NaN.
-        return (1 - 1 / (1 + signal * n)).to(told)
+        signal = self.ratio * finite(u**2) / n.median() + 1 / n.sum()
+        # Divided by the noise first, and finite, so that a squared distance beyond the float range still gives 1, a
+        # client without samples 0, and neither NaN.
+        return (1 - 1 / (1 + finite(signal) * n)).to(told)

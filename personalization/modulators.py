@@ -38,7 +38,8 @@ class Modulator(ABC):
         """The steered column.
 
         Args:
-            base: the knob's value per client, ``(clients, 1)``; its dtype and device are the result's.
+            base: the knob's value per client, ``(clients, 1)``; its dtype and device are the result's. Of whole numbers
+                only steps and depths are whole, other columns are in torch's default dtype.
             distances: of the same clients in the same order.
 
         Returns:
@@ -135,8 +136,13 @@ def require(
         raise ValueError(f"{type(modulator).__name__}: {name}={value} must be finite.")
 
 
+def finite(x: Tensor) -> Tensor:
+    """Infinity as the largest number of its dtype, which times 0 is 0 and not NaN."""
+    return x.clamp_max(torch.finfo(x.dtype).max)
+
+
 def relative(distances: Distances, base: Tensor) -> Tensor:
-    """The relative distances as a floating column ``(clients, 1)`` on the device of ``base``.
+    """The relative distances as a :func:`finite` floating column ``(clients, 1)`` on the device of ``base``.
 
     Raises:
         ValueError: as :func:`column`; what is no :class:`Distances`, and a distance below 0.
@@ -151,7 +157,7 @@ def relative(distances: Distances, base: Tensor) -> Tensor:
         raise ValueError(
             f"The distance of client {int((u < 0)[:, 0].nonzero()[0, 0])} is {float(u.min()):g}; none is below 0."
         )
-    return u
+    return finite(u)
 
 
 def sample_counts(distances: Distances, base: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .distances import Distances
-from .modulators import Modulator, register_modulator, relative, require, sample_counts
+from .modulators import Modulator, finite, register_modulator, relative, require, sample_counts
 
 
 @register_modulator("prox_by_distance")
@@ -60,7 +60,7 @@ class InverseProx(Modulator):
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The proximal column ``(clients, 1)``."""
         u = relative(distances, base)
-        return base * (1 / (self.eps + u**2)).clamp_max(self.ceiling)
+        return base * finite(1 / (self.eps + u**2)).clamp_max(self.ceiling)
 
 
 @register_modulator("prox_by_bayes")
@@ -96,4 +96,4 @@ class BayesProx(Modulator):
         u = told.to(torch.promote_types(told.dtype, torch.float32))
         n = sample_counts(distances, base.to(u))
         # Sizes first: their ratio is finite, so that a square beyond the float range gives 0 or the ceiling, never NaN.
-        return (base * (n.median() / n / u**2).clamp_max(self.ceiling)).to(told)
+        return (base * (finite(n.median() / n) / u**2).clamp_max(self.ceiling)).to(told)

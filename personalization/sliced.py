@@ -99,7 +99,7 @@ class SlicedDistance(DistanceKind):
 
     Args:
         projections: L, directions; the error of averaging over them falls as ``1 / sqrt(L)``.
-        quantiles: Q, levels per direction.
+        quantiles: Q, levels per direction, at least 2: a median alone does not say how far the null's draws spread.
         order: ``p >= 1``.
         seed: of the directions, the same for all clients.
     """
@@ -113,8 +113,8 @@ class SlicedDistance(DistanceKind):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_order(self.order)
-        for name in ("projections", "quantiles"):
-            check_whole(name, getattr(self, name), "the more, the finer")
+        check_whole("projections", self.projections, "the more, the finer")
+        check_whole("quantiles", self.quantiles, "one level shows no spread to draw the null with", least=2)
 
     def statistics(self, samples: Tensor) -> Statistics:
         """Sketch ``(..., L, Q)``, its normal scores ``(..., Q)``, and what the null needs, see ``law_statistics``."""

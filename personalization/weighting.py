@@ -22,8 +22,7 @@ class RectifiedWeight(Modulator):
 
     K is the number of clients: ``p`` is about ``1 / K``, so the same a and b suit any population. Weights are
     non-negative and never all zero: if every client is cut off, the base is kept. Decreasing in u before the
-    normalisation. ``a = 0 = b`` keeps the base; ``b -> inf`` gives equal weights. The sums are over the
-    clients
+    normalisation. ``a = 0 = b`` keeps the base; ``b -> inf`` gives equal weights. The sums are over the clients
     given: give the cohort or the population whose weights are to be shared out.
 
     Args:

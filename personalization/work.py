@@ -6,13 +6,14 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from .distances import Distances
 from .modulators import Modulator, register_modulator, relative, require
 
 _SLOPE = {"search": {"low": 0.05, "high": 5.0, "log": True}}
-# Rounding must not turn 20 steps into 21 or 19.
+# Rounding must not turn 20 steps into 21 or 19. Of more than 100,000 it is a step and more, hence the bounds by the base.
 _SLACK = 1e-5
 
 
@@ -44,7 +45,7 @@ class PersonalWork(Modulator):
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The column of steps ``(clients, 1)``, whole numbers in the dtype of ``base``."""
         factor = (1 + self.slope * relative(distances, base)).clamp_max(self.max_factor)
-        return (base * factor * (1 - _SLACK)).ceil().to(base)
+        return torch.maximum((base * factor * (1 - _SLACK)).ceil().to(base), base.ceil())
 
 
 @register_modulator("shared_work_by_distance")
@@ -53,7 +54,7 @@ class SharedWork(Modulator):
     """Fewer shared steps the further: ``max(1, floor(E0 / (1 + slope u)))``, E0 being the base.
 
     Whole numbers in [1, E0], decreasing in u. ``u = 0`` or ``slope = 0`` keeps the base, ``u -> inf`` leaves
-    1.
+    1; a base of 0 stays 0.
 
     Args:
         slope: c, how fast work falls with the relative distance.
@@ -68,7 +69,7 @@ class SharedWork(Modulator):
     def __call__(self, base: Tensor, distances: Distances) -> Tensor:
         """The column of steps ``(clients, 1)``, whole numbers in the dtype of ``base``."""
         divisor = 1 + self.slope * relative(distances, base)
-        return (base / divisor * (1 + _SLACK)).floor().clamp_min(1).to(base)
+        return torch.minimum((base / divisor * (1 + _SLACK)).floor().clamp_min(1).to(base), base.ceil())
 
 
 @register_modulator("lr_by_distance")

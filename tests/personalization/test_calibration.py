@@ -14,7 +14,7 @@ from personalization import (
     size_grid,
     summarise,
 )
-from personalization.calibration import relative_scale, standard_error
+from personalization.calibration import Measured, calibrate, relative_scale, standard_error
 from personalization.null import Null, null_of, p_value, z_score
 
 FEATURES = 6
@@ -156,6 +156,27 @@ def test_relative_unit_is_the_median_then_the_resolution_then_the_mean():
     assert relative_scale(torch.tensor([0.0, 0, 0, 1, 3]), std).tolist() == [0, 0, 0, 0.5, 1.5]
     assert relative_scale(torch.tensor([0.0, 0, 0, 1, 3]), 0 * std).tolist() == [0, 0, 0, 0.5, 1.5]
     assert relative_scale(torch.zeros(5), std).tolist() == [0] * 5
+    assert relative_scale(torch.tensor([0.0, 0, 1, 1]), std[:4]).tolist() == [
+        0,
+        0,
+        2,
+        2,
+    ]  # half: the median is .5
+
+
+def test_noise_of_the_reference_widens_null_and_errors():
+    """Clients of 10 samples beside a reference of no noise, and of as much as their own: sizes of 10 and 5."""
+    grid = torch.tensor([2.0, 100.0], dtype=torch.float64)
+    null = Null(grid, 20 + 0 * grid, 4 + 0 * grid, 0 * grid)
+    n, nine = torch.tensor([10, 10]), torch.full((2,), 9.0, dtype=torch.float64)
+    measured = Measured(nine, nine / 9, nine > 0)
+    found = calibrate(measured, torch.tensor([10.0, 5.0]).double(), n, null, dtype=torch.float64)
+    assert found.null_mean.tolist() == pytest.approx([2, 4])
+    assert found.null_std.tolist() == pytest.approx([0.4, 0.8])
+    assert found.z.tolist() == pytest.approx([17.5, 6.25])
+    assert found.calibrated.tolist() == pytest.approx([7**0.5, 5**0.5])
+    # The variance is 1 of the client's own samples and twice that with the reference's, less the null's, over (2 d)^2.
+    assert found.std_error.tolist() == pytest.approx([(1 - 0.16) ** 0.5 / 6, (2 - 0.64) ** 0.5 / 6])
 
 
 @pytest.mark.parametrize("skew", [0.1, 0.5, 1.5])

@@ -147,6 +147,12 @@ def test_a_client_left_out_goes_to_the_nearest_cluster():
     assert adjusted_rand_score(labels.numpy(), everyone.numpy()) == 1
 
 
+def test_the_nearest_cluster_is_that_of_the_least_mean_whatever_its_size():
+    labels = torch.tensor([0, 0, 0, 0, 0, 1])
+    distances = torch.tensor([[2.0, 2, 2, 2, 2, 3], [2, 2, 2, 2, 2, 1], [1, 1, 1, 1, 6, 3]])
+    assert nearest_cluster(distances, labels).tolist() == [0, 1, 0]
+
+
 # --- the parts ---------------------------------------------------------------------------------------------
 
 
@@ -201,6 +207,15 @@ def test_the_scores_are_silhouettes():
     found = find_clusters(distances, "k_medoids", choose="silhouette")
     labels = KMedoids().split(distances.numpy(), 2, 0)
     assert found.scores[2] == pytest.approx(silhouette_score(distances.numpy(), labels, metric="precomputed"))
+
+
+@pytest.mark.parametrize("seed", [2, 6])
+def test_a_gap_larger_by_less_than_its_error_says_nothing(seed):
+    """Clients spread evenly over a square are the law that the gap compares with: which number is largest is chance."""
+    points = np.random.default_rng(seed).uniform(size=(24, 2))
+    found = find_clusters(torch.tensor(between(points)), "k_medoids", choose="gap", max_clusters=5)
+    assert max(found.scores, key=found.scores.get) > 1
+    assert found.count == 1
 
 
 # --- noise within groups: calibrated distances of mostly zeros ------------------------------------------------

@@ -1,5 +1,7 @@
 """Every registered modulator is its formula, within its bounds, with its ends."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,7 @@ from hypothesis import strategies as st
 
 from personalization import MODULATORS, build_modulator
 
-from .steering import NAMES, apply, at
-
-INFINITE = 1e30
+from .steering import NAMES, apply, at, column
 
 
 def _weights(u, n, base, slope, offset):
@@ -133,10 +133,34 @@ def test_every_modulator_is_its_formula_within_its_bounds(name, clients, base):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_modulator_at_no_distance_and_at_an_endless_one(name):
+@pytest.mark.parametrize("infinite", [1e30, math.inf])
+def test_every_modulator_at_no_distance_and_at_an_endless_one(name, infinite):
     params, base, none, endless = ENDS[name]
-    got = apply(name, [0.0, INFINITE], base=base, **params)
+    got = apply(name, [0.0, infinite], base=base, **params)
     assert got.tolist() == pytest.approx([none, endless], abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("name", "params", "base", "expected"),
+    [
+        ("mix_by_distance", {"tau": math.inf}, 0.5, 0.0),
+        ("prox_by_distance", {"tau": math.inf}, 2.0, 2.0),
+        ("align_by_distance", {"tau": math.inf}, 2.0, 2.0),
+        ("work_by_distance", {"slope": 0.0}, 20.0, 20.0),
+        ("shared_work_by_distance", {"slope": 0.0}, 20.0, 20.0),
+        ("lr_by_distance", {"slope": 0.0}, 0.25, 0.25),
+        ("mix_by_trend", {"slope": 0.0}, 0.25, 0.25),
+        ("weight_by_distance", {"slope": 0.0}, 2.0, 2.0),
+        ("mix_by_shrinkage", {"ratio": 0.0}, 0.5, 0.25),  # n_k / (n_k + N) of three
+        ("prox_by_inverse_distance", {"eps": 1e-44, "ceiling": math.inf}, 0.0, 0.0),
+    ],
+)
+def test_the_limits_of_parameters_are_numbers_at_both_ends_of_distance(name, params, base, expected, dtype):
+    """Where one limit says 0 and the other infinity, their product would be NaN."""
+    distances = at([0.0, math.inf, math.inf], dtype=dtype)
+    steered = build_modulator(name, **params)(column(base, 3, dtype), distances).squeeze(1)
+    assert steered.tolist() == pytest.approx([expected] * 3, abs=1e-6)
 
 
 def test_depth_by_hand():
@@ -146,6 +170,9 @@ def test_depth_by_hand():
     assert apply("depth_by_distance", u, base=3.0, quantile=1.0).tolist() == [0] * 5
     assert apply("depth_by_distance", u, base=0.0).tolist() == [0] * 5
     assert apply("depth_by_distance", [0.0, 0.0, 5.0], base=1.0).tolist() == [0, 0, 1]
+    tied = [0.0, 1.0, 1.0, 1.0]  # medians and above are 1, which no distance exceeds
+    assert apply("depth_by_distance", tied, base=2.0).tolist() == [0] * 4
+    assert apply("depth_by_distance", tied, base=2.0, quantile=0.0).tolist() == [0, 1, 1, 1]
     most = torch.tensor([[4.0], [0.0], [1.0], [1.0], [4.0]])
     assert build_modulator("depth_by_distance")(most, at(u)).squeeze(1).tolist() == [0, 0, 0, 1, 4]
 
@@ -155,6 +182,8 @@ def test_the_bayesian_pull_asks_more_of_small_clients():
     assert apply("prox_by_bayes", [1.0] * 3, base=2.0, n=n).tolist() == pytest.approx([20.0, 2.0, 0.2])
     assert apply("prox_by_bayes", [2.0] * 3, base=2.0, n=n).tolist() == pytest.approx([5.0, 0.5, 0.05])
     assert apply("prox_by_bayes", [0.0, 1e-40, 1e200], base=2.0, n=n, ceiling=3.0).tolist() == [6, 6, 0]
+    nobody = [0, 5, 5]
+    assert apply("prox_by_bayes", [math.inf, 1.0, 0.0], base=2.0, n=nobody, ceiling=3.0).tolist() == [0, 2, 6]
 
 
 def test_the_bayesian_pull_is_that_of_the_posterior_mode():

@@ -259,7 +259,7 @@ def test_clients_come_in_any_iterable():
         ("slicd", {}, "Unknown distance 'slicd'; did you mean 'sliced'"),
         ("sliced", {"projection": 3}, "did you mean 'projections'"),
         ("sliced", {"order": 0.5}, r"order=0\.5"),
-        ("sliced", {"quantiles": 0}, "quantiles=0 is no whole number of at least 1"),
+        ("sliced", {"quantiles": 0}, "quantiles=0 is no whole number of at least 2"),
         ("gaussian", {"order": 2}, "Unknown option of distance 'gaussian' 'order'"),
         (SlicedDistance(), {"order": 2}, "come with a distance already built"),
     ],

@@ -128,6 +128,15 @@ def test_order_below_one_is_refused():
         sliced_wasserstein(sketch(draw(5, 0)), sketch(draw(5, 1)), order=0.5)
 
 
+def test_one_level_is_refused_for_its_null_would_not_vary():
+    with pytest.raises(
+        ValueError, match="quantiles=1 is no whole number of at least 2: one level shows no spread"
+    ):
+        SlicedDistance(quantiles=1)
+    x = [draw(50, seed) for seed in range(10)]
+    assert float(distance_to_population(x, SlicedDistance(quantiles=2)).p_value.max()) > 0.5
+
+
 def test_unlike_sketches_are_refused():
     with pytest.raises(ValueError, match="same projections and levels"):
         sliced_wasserstein(torch.zeros(4, 8), torch.zeros(4, 9))

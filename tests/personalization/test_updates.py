@@ -10,6 +10,7 @@ from personalization import (
     update_distances,
 )
 from personalization.replicates import effective_size, helmert, replicates_of
+from personalization.updates import _compared
 
 METRICS = ["cosine", "l2"]
 P = 30
@@ -70,6 +71,22 @@ def test_standard_errors_are_the_spread_of_repeated_updates(metric, shift):
     for values, errors in (torch.stack(x).unbind(1) for x in (alone, pairs)):
         ratio = float(errors.mean(0).mean() / values.std(0).mean())
         assert 0.8 < ratio < (1.7 if shift == 0 else 1.25)
+
+
+@pytest.mark.parametrize(("metric", "plain"), [("cosine", cosine_distance), ("l2", l2_distance)])
+def test_variances_are_those_of_the_noise_along_the_gradient(metric, plain):
+    """Of pairs and of clients to others, ``E <gradient of d^2, noise>^2`` over the contrasts that tell the noise."""
+    learned, _ = _compared(*population(clients=70, sizes=(30, 300)), metric, 1.0, 2)
+    u, contrasts = learned.told.mean[:4].requires_grad_(), learned.told.contrasts
+    squared = 2 * plain(u, pairwise=True) if metric == "cosine" else plain(u, pairwise=True).square()
+    found = learned.pair_variance(learned.pairwise())[:4, :4]
+    for i, j in ((0, 1), (1, 0), (2, 3)):
+        (slope,) = torch.autograd.grad(squared[i, j], u, retain_graph=True)
+        expected = (contrasts @ slope[i]).square().mean()
+        torch.testing.assert_close(found[i, j], expected)
+        one, two = u[i].detach(), u[j].detach()
+        again = learned.variance((contrasts @ one)[:, None], (contrasts @ two)[:, None], one, two)
+        torch.testing.assert_close(again, expected[None])
 
 
 @pytest.mark.parametrize(("metric", "plain"), [("cosine", cosine_distance), ("l2", l2_distance)])

@@ -93,6 +93,17 @@ def test_sinkhorn_that_is_stopped_early_says_so_and_is_no_nan():
     assert torch.isfinite(found)
 
 
+@pytest.mark.parametrize("factor", [0.99, 1.01])
+def test_sinkhorn_has_converged_where_the_error_of_the_margins_is_within_the_tolerance(factor):
+    x, y = draw(30, 0), draw(20, 1, shift=0.5)
+    a, b = weights(30, 2), weights(20, 3)
+    cost, epsilon = ot.dist(x, y)[None], torch.full((1, 1, 1), 0.05, dtype=torch.float64)
+    error = float(sinkhorn_potentials(cost, a[None], b[None], epsilon, iterations=100)[2])
+    assert 1e-4 < error < 0.1  # annealed to the end, but stopped before the margins met
+    kind = build_distance("sinkhorn", epsilon=0.05, scale=1.0, iterations=100, tolerance=factor * error)
+    assert bool(kind.between(x, y, a, b)[1]) == (factor > 1)
+
+
 def test_potentials_give_a_plan_with_the_margins():
     cost, a, b = ot.dist(draw(9, 0), draw(7, 1))[None], weights(9, 2)[None], weights(7, 3)[None]
     f, g, error = sinkhorn_potentials(cost, a, b, torch.tensor([[[0.3]]]).double(), tolerance=1e-8)

@@ -17,7 +17,7 @@ from personalization.protocols import (
     QuantileSketches,
     TriangleWad,
 )
-from personalization.protocols.fedwad import interpolant, wasserstein
+from personalization.protocols.interpolation import gaussian_points, interpolant, wasserstein
 from personalization.sketch import midpoint_levels, quantile_sketches, unit_projections
 from personalization.sliced import sliced_wasserstein
 
@@ -119,6 +119,16 @@ def test_fedwad_with_unlike_sizes_stays_above_w2_and_near():
     assert ((ratio[off] > 1 - 1e-9) & (ratio[off] < 1.1)).all()
 
 
+def test_fedwad_meets_half_way_along_a_line():
+    """Along a line the plans sort: after one round the cloud is a share of the way from the first to the midpoint."""
+    x, y = (z.sort(0).values for z in population((15, 15), features=1))
+    first = gaussian_points(15, 1, 7, x).sort(0).values
+    cloud = 0.4 * first + 0.6 * (x + y) / 2
+    expected = sum(float((cloud - z).square().mean().sqrt()) for z in (x, y))
+    found = FedWaD(rounds=1, share=0.6, seed=7).run([x, y]).pairwise
+    assert float(found[0, 1]) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("t", [0.1, 0.5, 0.8])
 def test_an_interpolant_lies_on_the_geodesic(t):
     x, y = population((15, 15))
@@ -140,6 +150,16 @@ def test_trianglewad_keeps_its_bound(share, seed):
     assert float(error.min()) > -1e-6, "curvature makes it larger, never smaller"
     assert (error <= outcome.bound + 1e-6).all()
     assert outcome.transcript.rounds == 1
+
+
+@pytest.mark.parametrize("share", [0.25, 0.8])
+def test_the_bound_of_trianglewad_is_its_formula(share):
+    features = population((15, 15, 15))
+    protocol = TriangleWad(share=share, seed=3)
+    gamma = protocol.reference([15] * 3, features[0])
+    to_gamma = exact([gamma, *features])[0, 1:]
+    expected = 2 * (1 - share) / share * (to_gamma[:, None] + to_gamma).fill_diagonal_(0)
+    assert torch.allclose(protocol.run(features).bound, expected)
 
 
 def test_trianglewad_is_exact_at_the_samples_and_for_one_feature():
