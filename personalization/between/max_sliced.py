@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -42,7 +43,7 @@ class MaxSlicedDistance(SampleDistance):
 
     def problems(self) -> list[str]:
         """An order below 1, no directions or steps."""
-        found = [] if self.order >= 1 else [f"order={self.order} must be at least 1"]
+        found = [] if 1 <= self.order < math.inf else [f"order={self.order} must be at least 1 and finite"]
         counts = ("projections", "iterations")
         found += [
             f"{name}={getattr(self, name)} must be at least 1" for name in counts if getattr(self, name) < 1
