@@ -200,6 +200,13 @@ def prepared(
     return wide(x), wide(y), unit_weights(x, x_weights, "x"), unit_weights(y, y_weights, "y")
 
 
+def gap_unit(x: Tensor, y: Tensor, order: float) -> Tensor:
+    """Unit ``(..., 1, 1)`` of two samples in which powers of their gaps neither overflow nor vanish, 1 mostly."""
+    centre = y.detach().mean(-2, keepdim=True)
+    reach = [(z.detach() - centre).abs().amax((-2, -1), keepdim=True) for z in (x, y)]
+    return power_unit(torch.maximum(*reach), order, (-2, -1))
+
+
 def broadcast_batch(*tensors: Tensor, keep: int) -> tuple[torch.Size, list[Tensor]]:
     """Give tensors common leading axes and flatten these to one; the last ``keep`` axes stay as they are."""
     batch = torch.broadcast_shapes(*(x.shape[: x.ndim - keep] for x in tensors))

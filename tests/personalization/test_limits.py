@@ -100,6 +100,18 @@ def test_powers_of_gaps_neither_overflow_nor_vanish():
     torch.testing.assert_close(found.std_error.double(), wide.std_error, rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("features", [1, 3])
+@pytest.mark.parametrize("name", ["exact", "max_sliced"])
+def test_high_orders_have_no_unit(name, features):
+    x, y = (torch.randn(2, 6, features, generator=torch.Generator().manual_seed(k)).double() for k in (0, 1))
+    scales = torch.tensor([1e-25, 1e25], dtype=torch.float64)[:, None, None]
+    for order in (2.0, 12.0, 100.0):
+        kind = build_distance(name, order=order)
+        found, converged = kind.between(x * scales, y * scales)
+        assert converged.all()
+        torch.testing.assert_close(found / scales[:, 0, 0], kind.between(x, y)[0], rtol=1e-3, atol=0)
+
+
 def test_a_power_on_the_line_is_infinite_where_it_is_not_held_and_never_nan():
     x, y = torch.tensor([0.0, 1e30]), torch.tensor([0.0, -1e30])
     fair = torch.full((2,), 0.5)
