@@ -10,11 +10,14 @@ from typing import TypeVar
 import numpy as np
 
 from .cluster_count import Array, affinity, beyond_noise
-from .errors import check_options, unknown_name
+from .errors import check_fields, check_options, check_whole, unknown_name
 
 
 class Clustering(ABC):
     """Splits clients into a given number of clusters; final classes are frozen dataclasses."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @abstractmethod
     def split(self, distances: Array, count: int, seed: int) -> Array:
@@ -88,6 +91,7 @@ class Agglomerative(Clustering):
     linkage: str = field(default="average", metadata={"search": {"choices": ["average", "complete"]}})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.linkage not in ("average", "complete"):
             raise ValueError(f"Agglomerative: linkage={self.linkage!r}: 'average' or 'complete'.")
         need_sklearn()
@@ -111,6 +115,7 @@ class Spectral(Clustering):
     """
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         need_sklearn()
 
     def split(self, distances: Array, count: int, seed: int) -> Array:
@@ -120,7 +125,7 @@ class Spectral(Clustering):
         # A little affinity between all: of a graph in pieces, eigenvectors are arbitrary within the pieces.
         near = affinity(distances, beyond_noise(distances)) + 1e-8
         labels: Array = spectral_clustering(
-            near, n_clusters=count, assign_labels="cluster_qr", random_state=seed
+            near, n_clusters=count, assign_labels="cluster_qr", random_state=seed % 2**32
         )
         return labels
 
@@ -142,6 +147,10 @@ class KMedoids(Clustering):
     """
 
     max_swaps: int = 1000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("max_swaps", self.max_swaps, "the most exchanges of a centre", least=0)
 
     def split(self, distances: Array, count: int, seed: int) -> Array:
         """See :class:`Clustering`."""

@@ -20,6 +20,7 @@ from .cluster_count import CRITERIA, Array, Evidence, beyond_noise
 from .clustering import CLUSTERINGS, Clustering, build_clustering, need_sklearn
 from .errors import check_number, check_whole, unknown_name
 from .graph import check_pairwise
+from .numeric import power_unit, wide
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ def find_clusters(
     reason = _why_one(distances, z, alpha, max_clusters)
     if reason:
         return Clusters(one, 1, reason)
-    numbers = _symmetric(distances)
+    numbers = _symmetric(
+        wide(distances) / power_unit(wide(distances), 4, (0, 1))
+    )  # whose squares are squared
     most = min(max_clusters, len(numbers) - 1)
     beyond = beyond_noise(numbers) if z is None else _symmetric(z)
     chosen = CRITERIA[choose](

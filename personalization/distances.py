@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from .errors import check_whole
-from .numeric import for_squares, narrowed
+from .errors import check_positions, check_whole
+from .numeric import for_squares, generator_of, narrowed
 
 _UNSAID = torch.empty(0)
 
@@ -68,9 +68,11 @@ class Distances:
 
         Args:
             index: positions or a boolean mask over the clients.
+
+        Raises:
+            ValueError: neither of these, or a position beyond the clients.
         """
-        chosen = torch.as_tensor(index, device=self.value.device)
-        chosen = chosen if chosen.dtype == torch.bool else chosen.long()
+        chosen = check_positions(index, len(self)).to(self.value.device)
         return Distances(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
 
     def permuted(self, seed: int) -> Distances:
@@ -83,7 +85,7 @@ class Distances:
             ValueError: a seed that is no whole number of at least 0.
         """
         check_whole("seed", seed, "it decides who is dealt which distance", least=0)
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).to(self.n.device)
+        order = torch.randperm(len(self), generator=generator_of(seed)).to(self.n.device)
         return replace(self.select(order), n=self.n)
 
     def to(self, target: torch.device | str | torch.dtype) -> Distances:

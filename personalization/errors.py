@@ -51,7 +51,8 @@ def check_features(features: Features) -> list[Tensor]:
         The tensors as a list.
 
     Raises:
-        ValueError: names the first client at fault, the value received, and what to do.
+        ValueError: names the first client at fault, the value received, and what to do; values beyond
+            :func:`value_limit`, or none that comes up to its inverse where they differ.
     """
     if not isinstance(features, Iterable) or isinstance(features, str | set | frozenset):
         raise ValueError(
@@ -61,12 +62,29 @@ def check_features(features: Features) -> list[Tensor]:
     items = list(features.items() if isinstance(features, Mapping) else enumerate(features))
     if not items:
         raise ValueError("features is empty; give one (n_k, F) tensor per client, at least one.")
-    for name, x in items:
-        _check_client(x, items[0][1], f"Client {name!r}" if named else f"Client {name}")
-    return [x for _, x in items]
+    largest = max(
+        _check_client(x, items[0][1], f"Client {name!r}" if named else f"Client {name}") for name, x in items
+    )
+    clients = [x for _, x in items]
+    least = 1 / value_limit(clients[0].dtype)
+    if 0 < largest < least and any(bool((x != clients[0][0]).any()) for x in clients):
+        raise ValueError(
+            f"features are at most {largest:.3g}, whose squares {clients[0].dtype} cannot hold; scale them to above "
+            f"{least:.0e}."
+        )
+    return clients
 
 
-def _check_client(x: object, first: Tensor, who: str) -> None:
+def value_limit(dtype: torch.dtype) -> float:
+    """How large features may be: their squares stay finite, and 1e30 where samples of their law are drawn in float32.
+
+    Half precision is computed in float32. Below the inverse, squares vanish.
+    """
+    return min(1e30, float(torch.finfo(torch.promote_types(dtype, torch.float32)).max ** 0.5 / 100))
+
+
+def _check_client(x: object, first: Tensor, who: str) -> float:
+    """The client's largest value."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
         found = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"{who} has features of type {found}; convert them to a floating-point tensor.")
@@ -86,17 +104,40 @@ def _check_client(x: object, first: Tensor, who: str) -> None:
             f"{who} has features in {x.dtype} on {x.device}, the first client in {first.dtype} on {first.device}; "
             "bring all to one dtype and device."
         )
-    if not torch.isfinite(x).all():
+    most, limit = largest_of(x), value_limit(x.dtype)
+    if not math.isfinite(most):
         row = int((~torch.isfinite(x)).any(1).nonzero()[0, 0])
         bad = int((~torch.isfinite(x)).sum())
         raise ValueError(
             f"{who} has {bad} NaN or infinite value(s), the first in row {row}; drop or fill such rows beforehand."
         )
-    most, limit = float(x.detach().abs().max()), torch.finfo(x.dtype).max ** 0.5 / 100
-    if x.dtype != torch.float16 and most > limit:  # whose squares are taken in float64
+    if most > limit:
         raise ValueError(
             f"{who} has values up to {most:.3g}, whose squares {x.dtype} cannot hold; scale them to below {limit:.0e}."
         )
+    return most
+
+
+def largest_of(x: Tensor) -> float:
+    """The largest absolute value, NaN or infinite where one is; in a single pass."""
+    low, high = x.detach().aminmax()
+    return float(torch.maximum(-low, high))
+
+
+def check_batches(**given: tuple[Tensor, int]) -> None:
+    """Refuse tensors whose leading axes do not broadcast.
+
+    Args:
+        given: by name the tensor, and how many trailing axes are its own.
+
+    Raises:
+        ValueError: names them and their shapes.
+    """
+    try:
+        torch.broadcast_shapes(*(x.shape[: x.ndim - own] for x, own in given.values()))
+    except RuntimeError as error:
+        shapes = ", ".join(f"{name} has shape {tuple(x.shape)}" for name, (x, _) in given.items())
+        raise ValueError(f"{shapes}, whose batches do not fit; give as many of each, or one.") from error
 
 
 def check_tensors(**given: object) -> None:
@@ -190,6 +231,33 @@ def check_flag(name: str, value: object) -> None:
     """
     if not isinstance(value, bool):
         raise ValueError(f"{name}={value!r}: give True or False.")
+
+
+def check_positions(index: Tensor | Sequence[int] | Sequence[bool], clients: int) -> Tensor:
+    """Positions of some clients, or a mask over all, as a tensor.
+
+    Raises:
+        ValueError: neither of these, or a position beyond the clients.
+    """
+    try:
+        chosen = torch.as_tensor(index)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"index of type {type(index).__name__}; give positions of clients, or a mask."
+        ) from error
+    if chosen.numel() == 0 and chosen.dtype != torch.bool:
+        chosen = chosen.long()
+    if chosen.dtype == torch.bool:
+        fits = chosen.shape == (clients,)
+    else:
+        whole = chosen.ndim == 1 and not chosen.is_floating_point() and not chosen.is_complex()
+        fits = whole and bool(((chosen >= -clients) & (chosen < clients)).all())
+    if not fits:
+        raise ValueError(
+            f"index={str(chosen.tolist())[:80]} of {clients} clients; give positions below {clients}, or a mask of shape "
+            f"({clients},)."
+        )
+    return chosen if chosen.dtype == torch.bool else chosen.long()
 
 
 def check_counts(n: Tensor | Sequence[int], clients: int, least: int = 1) -> Tensor:

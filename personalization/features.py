@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .errors import check_floating, check_tensors, check_whole
-from .numeric import safe_root, wide
+from .numeric import power_unit, safe_root, wide
 
 
 def daily_profiles(values: Tensor, steps_per_day: int, *, first: int = 0) -> Tensor:
@@ -153,13 +153,15 @@ def residual_norm(errors: Tensor) -> Tensor:
     known = _known(errors)
     number = known.sum(0)
     filled = torch.where(known, wide(errors), 0.0)
+    unit = power_unit(filled, 2, (0, 1)) if len(filled) else 1.0
+    filled = filled / unit
     mean = filled.sum(0) / number.clamp_min(1)
     noise = torch.where(known, filled - mean, 0.0).square().sum(0) / (
         (number - 1).clamp_min(1) * number.clamp_min(1)
     )
     counts = number >= 2
     excess = torch.where(counts, mean.square() - noise, 0.0).sum() / counts.sum().clamp_min(1)
-    return safe_root(excess).to(errors.dtype)
+    return (safe_root(excess) * unit).reshape(()).to(errors.dtype)
 
 
 def _known(errors: Tensor) -> Tensor:

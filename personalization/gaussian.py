@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from .copula import common_scales, feature_scales, feature_tails, tail_index
-from .errors import check_finite, check_floating
+from .errors import check_batches, check_finite, check_floating
 from .kind import DistanceKind, Statistics, register_distance
 from .numeric import centred, pairwise_squared, safe_root, wide
 
@@ -84,7 +84,7 @@ def bures_squared(mean: Tensor, cov: Tensor, other_mean: Tensor, other_cov: Tens
     Float64 because the traces cancel: in float32 a law would lie 1e-3 standard deviations from itself.
 
     Raises:
-        ValueError: shapes that do not fit, no floating-point numbers, NaN in a covariance; eigenvalues are not looked at.
+        ValueError: shapes that do not fit, no floating-point numbers, NaN; eigenvalues are not looked at.
     """
     check_floating(mean=mean, cov=cov, other_mean=other_mean, other_cov=other_cov)
     for name, x, matrix in (
@@ -98,6 +98,8 @@ def bures_squared(mean: Tensor, cov: Tensor, other_mean: Tensor, other_cov: Tens
                 f"{name} has shape {tuple(x.shape)} beside a mean of {tuple(mean.shape)}; give means (..., F) and "
                 "covariances (..., F, F)."
             )
+    check_batches(mean=(mean, 1), cov=(cov, 2), other_mean=(other_mean, 1), other_cov=(other_cov, 2))
+    check_finite(mean=mean, other_mean=other_mean)
     a, C, b, D = (wide(x) for x in (mean, cov, other_mean, other_cov))
     # The singular values of the product of roots are the roots of the eigenvalues of C^1/2 D C^1/2, without the loss of
     # half of the digits that squaring and rooting would cost where a covariance is nearly singular.

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from .errors import check_options, unknown_name
+from .errors import check_fields, check_options, unknown_name
 from .numeric import wide
 
 _SCALE: dict[str, Any] = {"search": {"low": 0.1, "high": 10.0, "log": True}}
@@ -46,6 +46,7 @@ class Graph(ABC):
         """
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.scale > 0:
             raise ValueError(f"{type(self).__name__}: scale={self.scale} must be greater than 0.")
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .errors import check_draws
+from .errors import check_draws, check_whole
 from .kind import DistanceKind, Statistics
-from .numeric import seeded, wide
+from .numeric import power_unit, seeded, wide
 
 _TIE = 1e-9
 """Share of a score by which rounding may part two that are equal."""
@@ -102,7 +102,12 @@ def _power_law(left: Tensor, right: Tensor, share: Tensor) -> Tensor:
 
 
 def size_grid(low: float, high: float, *, points: int = 8, cap: int = 1024) -> list[int]:
-    """Whole sample sizes spaced evenly in log from ``low`` to ``high``, at least 2, none above ``cap``."""
+    """Whole sample sizes spaced evenly in log from ``low`` to ``high``, at least 2, none above ``cap``.
+
+    Raises:
+        ValueError: fewer than two points.
+    """
+    check_whole("points", points, "a grid has two ends", least=2)
     start, stop = max(2, min(cap, int(low))), max(2, min(cap, round(high)))
     steps = [start * (max(stop, start) / start) ** (i / (points - 1)) for i in range(points)]
     return sorted({round(step) for step in steps})
@@ -131,8 +136,16 @@ def fit_null(
         The null on the grid.
 
     Raises:
-        ValueError: fewer than two draws.
+        ValueError: no kind of sums, no whole sizes of at least 2, or fewer than two draws.
     """
+    if not isinstance(kind, DistanceKind):
+        raise ValueError(
+            f"kind={kind!r} is no distance of sums; give a DistanceKind, such as SlicedDistance()."
+        )
+    if not sizes:
+        raise ValueError("sizes is empty; give sample sizes, such as size_grid(10, 1000) makes.")
+    for n in sizes:
+        check_whole("size", n, "samples of a client", least=2)
     generator = seeded(seed, "null")
 
     def draw(n: int, count: int) -> Statistics:
@@ -273,8 +286,9 @@ def null_of(
     if ripple is not None:
         scaled = scaled / ripple(sizes)[:, None]
     mean, std = scaled.mean(1), scaled.std(1)
-    cubes = ((scaled - mean[:, None]) ** 3).mean(1)
-    skew = torch.where(std > 0, cubes / torch.where(std > 0, std, 1.0) ** 3, 0.0)
+    unit = power_unit(std[:, None], 3, 1)
+    cubes = (((scaled - mean[:, None]) / unit) ** 3).mean(1)
+    skew = torch.where(std > 0, cubes / torch.where(std > 0, std / unit[:, 0], 1.0) ** 3, 0.0)
     if len(sizes) < 5 or not bool((std > 0).all() & (mean > 0).all()):
         return Null(sizes, mean, std, skew, ripple)
     draws = scaled.shape[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import zlib
 from collections import defaultdict
@@ -24,6 +25,16 @@ def safe_root(x: Tensor, order: float = 2.0) -> Tensor:
     """
     positive = ~(x <= 0)
     return torch.where(positive, torch.where(positive, x, 1.0) ** (1 / order), 0.0)
+
+
+def power_unit(x: Tensor, order: float, axes: int | tuple[int, ...]) -> Tensor:
+    """What to divide by so that powers of ``x`` neither overflow nor all vanish: the largest over the axes, which stay.
+
+    1 where the powers are harmless, so that ordinary numbers are left as they are to the last bit.
+    """
+    largest = x.detach().abs().amax(axes, keepdim=True)
+    far = order * largest.log2().abs() > math.log2(torch.finfo(x.dtype).max) / 1.5
+    return torch.where(far & (largest > 0) & largest.isfinite(), largest, 1.0)
 
 
 def single(samples: Sequence[Tensor]) -> list[Tensor]:
@@ -71,11 +82,19 @@ def argsort_last(x: Tensor) -> Tensor:
 
 def seeded(seed: int, purpose: str) -> torch.Generator:
     """A generator of its own for each purpose, so that a caller's data drawn from the same seed stay independent."""
+    return torch.Generator().manual_seed((_whole(seed) * 1_000_003 + zlib.crc32(purpose.encode())) % 2**63)
+
+
+def generator_of(seed: int) -> torch.Generator:
+    """The generator of a seed as torch makes it, of any whole number: torch refuses what 64 bits do not hold."""
+    return torch.Generator().manual_seed(_whole(seed) % 2**64)
+
+
+def _whole(seed: object) -> int:
     try:
-        number = operator.index(seed)
+        return operator.index(seed)  # type: ignore[arg-type]
     except TypeError as error:
         raise ValueError(f"seed={seed!r} is no whole number; give one.") from error
-    return torch.Generator().manual_seed((number * 1_000_003 + zlib.crc32(purpose.encode())) % 2**63)
 
 
 def size_groups(features: Sequence[Tensor], limit: int) -> Iterator[tuple[list[int], Tensor]]:

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from .calibration import Measured, standard_error
-from .errors import Features, check_counts, check_draws, check_features, check_finite, check_flag, check_gate
+from .errors import (
+    Features,
+    check_counts,
+    check_draws,
+    check_features,
+    check_finite,
+    check_flag,
+    check_gate,
+    check_positions,
+)
 from .kind import AnyDistance, DistanceKind, Statistics
 from .null import Null, fit_null, p_value, size_grid, z_score
 from .numeric import for_squares, narrowed, rounding, safe_root, seeded, single, wide
@@ -55,9 +64,8 @@ class Pairwise:
         return len(self.n)
 
     def select(self, index: Tensor | Sequence[int]) -> Pairwise:
-        """The distances among some clients, by positions or a boolean mask."""
-        chosen = torch.as_tensor(index, device=self.n.device)
-        chosen = chosen.nonzero()[:, 0] if chosen.dtype == torch.bool else chosen.long()
+        """The distances among some clients, by positions or a boolean mask; ValueError where it is neither."""
+        chosen = check_positions(index, len(self)).to(self.n.device)
         square = {f.name: getattr(self, f.name)[chosen][:, chosen] for f in fields(self) if f.name != "n"}
         return Pairwise(n=self.n[chosen], **square)
 
@@ -154,7 +162,7 @@ def pairwise_of_statistics(
         gate: the z-score below which a calibrated distance is 0.
 
     Raises:
-        ValueError: no statistics, those of another kind, or NaN; sample counts that fit no client.
+        ValueError: no statistics, those of another kind, or NaN, or in less precision; sample counts that fit no client.
     """
     check_gate(gate)
     check_draws(draws)
@@ -163,6 +171,10 @@ def pairwise_of_statistics(
             f"{type(kind).__name__} has no statistics; give a DistanceKind, such as SlicedDistance()."
         )
     needed = kind.statistics(torch.zeros(2, 1)).keys()
+    if not isinstance(own, dict):
+        raise ValueError(
+            f"own is of type {type(own).__name__}; give what a DistanceKind's statistics() returned."
+        )
     if not needed <= own.keys():
         raise ValueError(
             f"own holds {', '.join(sorted(own)) or 'nothing'}; {type(kind).__name__} has statistics {', '.join(needed)}."
@@ -176,13 +188,18 @@ def pairwise_of_statistics(
                 f"own holds {name} of {len(rows)} clients, others of {len(first)}; give all of each."
             )
     if "mean" in own:
-        wanted = kind.statistics(torch.zeros(2, own["mean"].shape[-1]))
+        wanted = kind.statistics(torch.zeros(2, own["mean"].shape[-1], device=first.device))
         odd = [name for name, x in wanted.items() if own[name].shape[1:] != x.shape]
         if odd:
             raise ValueError(
                 f"own holds {odd[0]} of shape {tuple(own[odd[0]].shape)}, {kind} makes "
                 f"{('clients', *wanted[odd[0]].shape)}; give statistics of this kind."
             )
+        for name, x in wanted.items():
+            if torch.promote_types(own[name].dtype, x.dtype) != own[name].dtype:
+                raise ValueError(
+                    f"own holds {name} in {own[name].dtype}; give it in {x.dtype}, as {kind} makes it."
+                )
     return _between_statistics(own, kind, counts, _Options(True, seed, draws, gate), 0.0, None)
 
 

@@ -125,6 +125,8 @@ def client_shares(updates: Tensor, weights: Tensor | Sequence[float] | None) -> 
         weights = weights if isinstance(weights, Tensor) else torch.tensor(weights, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"weights={weights!r:.80}; give {len(updates)} numbers, at least 0.") from error
+    if weights.is_complex():
+        raise ValueError(f"weights of type {weights.dtype}; give {len(updates)} real numbers, at least 0.")
     w = wide(weights.to(updates.device))
     if w.shape != (len(updates),) or not bool(torch.isfinite(w).all()) or bool((w < 0).any()):
         raise ValueError(f"weights of shape {tuple(w.shape)}; give {len(updates)} finite ones, at least 0.")

@@ -35,7 +35,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from .errors import check_tensors
+from .errors import check_number, check_tensors, check_whole
 
 STRENGTHS = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 1e6)
 """Examples that the others' evidence may stand for."""
@@ -136,7 +136,7 @@ def pooled_choices(
             that are held out choose like the others, and teach nobody.
 
     Raises:
-        ValueError: shapes that do not fit, nothing to choose from.
+        ValueError: shapes that do not fit, a graph whose rows are no shares, nothing to choose from.
     """
     _check(errors, examples, graphs, (strengths, cautions, safe), harm)
     counts = examples.to(torch.float64)
@@ -201,6 +201,7 @@ def _check(
     harm: float,
 ) -> None:
     strengths, cautions, safe = tried
+    _check_tried(strengths, cautions, safe, harm)
     check_tensors(errors=errors, examples=examples)
     if not isinstance(graphs, list | tuple):
         raise ValueError(f"graphs is of type {type(graphs).__name__}; give a list of tensors.")
@@ -229,6 +230,13 @@ def _check(
             )
         if not bool((graph >= 0).all()):
             raise ValueError(f"Graph {number} holds a negative weight or NaN; weights are shares.")
+        sums = graph.sum(1, dtype=torch.float64)
+        worst = int((sums - 1).abs().argmax())
+        if not abs(float(sums[worst]) - 1) < 1e-2:
+            raise ValueError(
+                f"Row {worst} of graph {number} sums to {float(sums[worst]):g}; weights are shares: graph / "
+                "graph.sum(1, keepdim=True)."
+            )
     finite = all(0 <= c < math.inf for c in (*strengths, harm))
     if not (finite and all(0 <= d < 1 for d in cautions)):
         raise ValueError(
@@ -237,3 +245,16 @@ def _check(
         )
     if not all(0 <= option < errors.shape[2] for option in safe):
         raise ValueError(f"safe={tuple(safe)}: options are numbered from 0 to {errors.shape[2] - 1}.")
+
+
+def _check_tried(strengths: object, cautions: object, safe: object, harm: float) -> None:
+    """Refuse single numbers where several are tried, and what is no number."""
+    for name, several in (("strengths", strengths), ("cautions", cautions), ("safe", safe)):
+        if not isinstance(several, list | tuple | range):
+            raise ValueError(f"{name}={several!r:.80}; give a list, if of one number.")
+        for x in several:
+            if name == "safe":
+                check_whole("an option in safe", x, "the number of an option", least=0)
+            else:
+                check_number(f"a number in {name}", x, "one of at least 0")
+    check_number("harm", harm, "one of at least 0")

@@ -63,7 +63,13 @@ class Summary:
         return Summary(self.weight - part.weight, self.noise - part.noise, totals)
 
     def mean(self) -> Statistics:
-        """The reference: weighted mean of the clients' statistics."""
+        """The reference: weighted mean of the clients' statistics.
+
+        Raises:
+            ValueError: nobody's: a sum that its only client was taken out of.
+        """
+        if bool((self.weight == 0).any()):
+            raise ValueError("The summary has no weight, for nobody is left in it; add one client at least.")
         return {name: x / _column(self.weight, x) for name, x in self.totals.items()}
 
     def effective_size(self) -> Tensor:
@@ -121,15 +127,19 @@ def summarise(own: Statistics, n: Tensor | int, *, weighting: Weighting = "sampl
         The message that goes up.
 
     Raises:
-        ValueError: unknown weighting; no statistics, or NaN in them; sample counts not above 0, or not one a client.
+        ValueError: unknown weighting; no statistics, or NaN in them; sample counts that are not finite and above 0, or
+            not one a client.
     """
     if not own:
         raise ValueError("own holds no statistics; give what a DistanceKind's statistics() returned.")
     check_finite(**own)
     first = wide(next(iter(own.values())))
-    counts = torch.as_tensor(n, device=first.device).to(first.dtype)
+    try:
+        counts = torch.as_tensor(n, device=first.device).to(first.dtype)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"n of type {type(n).__name__}; give the number of samples, above 0.") from error
     fits = all(x.shape[: counts.ndim] == counts.shape for x in own.values())
-    if not fits or not bool((counts > 0).all()):
+    if not fits or not bool(((counts > 0) & counts.isfinite()).all()):
         raise ValueError(f"n={counts.tolist()}; give the number of samples, above 0, one a client.")
     weight = client_weights(counts, weighting)
     totals = {name: wide(x) * _column(weight, x) for name, x in own.items()}
@@ -142,6 +152,10 @@ def combine(summaries: Iterable[Summary]) -> Summary:
     Raises:
         ValueError: there are none; names the first that is none or holds NaN, which would be everybody's.
     """
+    if not isinstance(summaries, Iterable):
+        raise ValueError(
+            f"summaries is of type {type(summaries).__name__}; give what summarise() returned, in a list."
+        )
     total: Summary | None = None
     for k, summary in enumerate(summaries):
         if not isinstance(summary, Summary):

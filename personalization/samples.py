@@ -6,6 +6,7 @@ they serve analyses in one process, simulations, and the comparison of what is p
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -13,8 +14,8 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from .errors import check_fields
-from .numeric import wide
+from .errors import check_batches, check_fields, largest_of, value_limit
+from .numeric import power_unit, wide
 from .spread import covariance_size
 
 
@@ -80,14 +81,12 @@ class SampleDistance(ABC):
         """Variance ``(...)`` of the squared distance to first order in the samples x: that of its influence function.
 
         The influence is the derivative by the rows' weights: dual potentials for transport, witness functions for
-        kernels.
+        kernels. inf where :meth:`between` has no gradient to the weights.
         """
-        n = x.shape[-2]
         with torch.enable_grad():
-            weights = torch.full(x.shape[:-1], 1 / n, dtype=torch.float64, device=x.device)
-            value, _ = self.between(x.detach(), y.detach(), weights.requires_grad_())
-            (influence,) = torch.autograd.grad(wide(value).square().sum(), weights)
-        return influence.var(-1, correction=0) / n
+            weights = _even_weights(x)
+            value, _ = self.between(x.detach(), y.detach(), weights)
+            return _first_order(value, weights)
 
     def noise_size(self, x: Tensor) -> Tensor:
         """How much ``n d^2`` deviates without a difference for the law of samples x ``(n, F)``, in any unit; a scalar.
@@ -107,23 +106,31 @@ class SampleDistance(ABC):
         if type(self).linear_variance is not SampleDistance.linear_variance:
             return self.linear_variance(x, y) + self.linear_variance(y, x)
         with torch.enable_grad():
-            weights = [
-                torch.full(
-                    z.shape[:-1], 1 / z.shape[-2], dtype=torch.float64, device=z.device
-                ).requires_grad_()
-                for z in (x, y)
-            ]
+            weights = [_even_weights(z) for z in (x, y)]
             value, _ = self.between(x.detach(), y.detach(), *weights)
-            influences = torch.autograd.grad(wide(value).square().sum(), weights)
-        variances = [influence.var(-1, correction=0) / influence.shape[-1] for influence in influences]
-        return variances[0] + variances[1]
+            return _first_order(value, *weights)
+
+
+def _even_weights(x: Tensor) -> Tensor:
+    even = torch.full(x.shape[:-1], 1 / x.shape[-2], dtype=torch.float64, device=x.device)
+    return even.requires_grad_()
+
+
+def _first_order(value: Tensor, *weights: Tensor) -> Tensor:
+    """Variance ``(...)`` of the squared distance by its gradients to weights, inf without one."""
+    squared = wide(value).square().sum()
+    slopes = torch.autograd.grad(squared, weights, allow_unused=True) if squared.requires_grad else ()
+    known = [slope.var(-1, correction=0) / slope.shape[-1] for slope in slopes if slope is not None]
+    if len(known) < len(weights):
+        return torch.full_like(wide(value.detach()), torch.inf)
+    return known[0] if len(known) == 1 else known[0] + known[1]
 
 
 def check_samples(x: Tensor, y: Tensor) -> None:
     """Refuse anything but two finite floating batches ``(..., rows, F)`` with one F and at least one row each.
 
     Raises:
-        ValueError: names the sample at fault, the value received, and what to do.
+        ValueError: names the sample at fault, the value received, and what to do; values whose squares would be infinite.
     """
     for name, z in (("x", x), ("y", y)):
         if not isinstance(z, Tensor) or not z.is_floating_point():
@@ -133,19 +140,17 @@ def check_samples(x: Tensor, y: Tensor) -> None:
             raise ValueError(
                 f"{name} has shape {tuple(z.shape)}; give (..., samples, features), no axis of them empty."
             )
-        if not torch.isfinite(z).all():
+        most, limit = largest_of(z), value_limit(wide(z.new_zeros(())).dtype)
+        if not math.isfinite(most):
             bad = int((~torch.isfinite(z)).sum())
             raise ValueError(f"{name} has {bad} NaN or infinite value(s); drop or fill such rows beforehand.")
+        if most > limit:
+            raise ValueError(f"{name} has values up to {most:.3g}; scale them to below {limit:.0e}.")
     if x.shape[-1] != y.shape[-1]:
         raise ValueError(
             f"x has {x.shape[-1]} features, y {y.shape[-1]}; both must describe their samples by the same features."
         )
-    try:
-        torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
-    except RuntimeError as error:
-        raise ValueError(
-            f"x has shape {tuple(x.shape)}, y {tuple(y.shape)}, whose batches do not fit; give as many of each, or one."
-        ) from error
+    check_batches(x=(x, 2), y=(y, 2))
 
 
 def unit_weights(x: Tensor, weights: Tensor | None, name: str = "x") -> Tensor:
@@ -157,14 +162,17 @@ def unit_weights(x: Tensor, weights: Tensor | None, name: str = "x") -> Tensor:
         name: of the sample, for messages.
 
     Raises:
-        ValueError: weights of another shape, negative, not finite, or all zero.
+        ValueError: weights of another shape, complex, negative, not finite, or all zero.
     """
     shape = x.shape[:-1]
     if weights is None:
         return wide(x.new_zeros(())).new_full(shape, 1 / shape[-1])
     if not isinstance(weights, Tensor):
         raise ValueError(f"{name}_weights is of type {type(weights).__name__}; convert it to a tensor.")
-    if weights.shape[-1:] != shape[-1:] or weights.ndim > len(shape):
+    if weights.is_complex():
+        raise ValueError(f"{name}_weights is of type {weights.dtype}; give real numbers, at least 0.")
+    fits = weights.ndim and weights.ndim <= len(shape) and weights.shape[-1] == shape[-1]
+    if not fits or any(w not in (1, n) for w, n in zip(weights.shape[::-1], shape[::-1], strict=False)):
         raise ValueError(
             f"{name}_weights has shape {tuple(weights.shape)}; give one per row, {tuple(shape)}."
         )
@@ -173,6 +181,7 @@ def unit_weights(x: Tensor, weights: Tensor | None, name: str = "x") -> Tensor:
         raise ValueError(
             f"{name}_weights has negative, NaN or infinite entries; give finite ones, at least 0."
         )
+    full = full / power_unit(full, 1, -1)  # whose sum may be infinite
     total = full.sum(-1, keepdim=True)
     if not bool((total > 0).all()):
         raise ValueError(f"{name}_weights are all zero; at least one row of every sample must count.")
@@ -189,6 +198,13 @@ def prepared(
     """
     check_samples(x, y)
     return wide(x), wide(y), unit_weights(x, x_weights, "x"), unit_weights(y, y_weights, "y")
+
+
+def gap_unit(x: Tensor, y: Tensor, order: float) -> Tensor:
+    """Unit ``(..., 1, 1)`` of two samples in which powers of their gaps neither overflow nor vanish, 1 mostly."""
+    centre = y.detach().mean(-2, keepdim=True)
+    reach = [(z.detach() - centre).abs().amax((-2, -1), keepdim=True) for z in (x, y)]
+    return power_unit(torch.maximum(*reach), order, (-2, -1))
 
 
 def broadcast_batch(*tensors: Tensor, keep: int) -> tuple[torch.Size, list[Tensor]]:

@@ -7,14 +7,13 @@ sliced distance, barycentres and all pairwise distances are plain Euclidean geom
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from .errors import check_features, check_finite, check_floating, check_whole
-from .numeric import size_groups, sort_last
+from .numeric import generator_of, size_groups, sort_last
 
 
 def unit_projections(
@@ -32,12 +31,11 @@ def unit_projections(
         Shape ``(L, F)``, rows of length 1.
 
     Raises:
-        ValueError: ``features`` or ``projections`` is no whole number, or below 1.
+        ValueError: ``features`` or ``projections`` is no whole number, or below 1; ``seed`` is none.
     """
     check_whole("features", features, "the dimension of the samples")
     check_whole("projections", projections, "the more, the finer")
-    generator = torch.Generator().manual_seed(operator.index(seed))
-    normal = torch.randn(projections, features, generator=generator, dtype=torch.float64)
+    normal = torch.randn(projections, features, generator=generator_of(seed), dtype=torch.float64)
     unit: Tensor = normal / normal.norm(dim=1, keepdim=True)
     return unit.float() if like is None else unit.to(like.dtype).to(like.device)
 
@@ -77,13 +75,18 @@ def quantile_sketch(samples: Tensor, projections: Tensor, levels: Tensor) -> Ten
         Shape ``(..., L, Q)``, in the units of the features.
 
     Raises:
-        ValueError: another feature count than the projections', no sample, NaN, or levels outside of [0, 1].
+        ValueError: another feature count or dtype than the projections', no sample, NaN, or levels outside of [0, 1].
     """
     check_floating(samples=samples, projections=projections, levels=levels)
     if samples.ndim < 2 or samples.shape[-1] != projections.shape[-1] or samples.shape[-2] == 0:
         raise ValueError(
             f"samples of shape {tuple(samples.shape)} do not match projections {tuple(projections.shape)}; "
             "give (..., samples, features) with as many features as the projections and at least one sample."
+        )
+    if samples.dtype != projections.dtype or samples.device != projections.device:
+        raise ValueError(
+            f"samples in {samples.dtype} on {samples.device}, projections in {projections.dtype} on "
+            f"{projections.device}; make these by unit_projections(..., like=samples)."
         )
     check_finite(samples=samples, projections=projections, levels=levels)
     if not bool(((levels >= 0) & (levels <= 1)).all()):

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from .copula import common_scales, interpolate, normal_scores
-from .errors import check_finite, check_floating, check_order, check_whole
+from .errors import check_batches, check_finite, check_floating, check_order, check_whole
 from .gaussian import law_statistics, matrix_root
 from .kind import DistanceKind, Statistics, register_distance, standard_noise
-from .numeric import argsort_last, centred, pairwise_squared, safe_root, sort_last, typical, wide
+from .numeric import argsort_last, centred, pairwise_squared, power_unit, safe_root, sort_last, typical, wide
 from .sketch import midpoint_levels, quantile_ranks, quantile_sketch, unit_projections
 from .spread import forms_of_gaps, ratio
 
@@ -34,7 +34,8 @@ def sliced_wasserstein(sketch: Tensor, other: Tensor, *, order: float = 2) -> Te
         zero, not NaN, where the distance is.
 
     Raises:
-        ValueError: the sketches have another number of projections or levels, or ``order`` is below 1.
+        ValueError: the sketches have another number of projections or levels, or none, or batches that do not fit; or
+            ``order`` is below 1.
 
     References:
         Bonneel et al., Sliced and Radon Wasserstein barycenters of measures, JMIV 51(1), 2015. We integrate
@@ -43,9 +44,11 @@ def sliced_wasserstein(sketch: Tensor, other: Tensor, *, order: float = 2) -> Te
     """
     check_order(order)
     _check_pair(sketch, other)
+    check_batches(sketch=(sketch, 2), other=(other, 2))
     check_finite(sketch=sketch, other=other)
     gap = (sketch - other).abs()
-    return safe_root((gap**order).mean((-2, -1)), order)
+    unit = power_unit(gap, order, (-2, -1))
+    return safe_root(((gap / unit) ** order).mean((-2, -1)), order) * unit[..., 0, 0]
 
 
 def pairwise_sliced_wasserstein(
@@ -64,28 +67,35 @@ def pairwise_sliced_wasserstein(
         clients.
 
     Raises:
-        ValueError: as :func:`sliced_wasserstein`.
+        ValueError: as :func:`sliced_wasserstein`; no stacks of sketches, or of two dtypes.
     """
     check_order(order)
     columns = sketches if others is None else others
     _check_pair(sketches, columns)
-    if 0 in sketches.shape:
+    if not len(sketches):
         raise ValueError(f"sketches has shape {tuple(sketches.shape)}; give those of one client at least.")
+    if sketches.ndim != 3 or columns.ndim != 3 or sketches.dtype != columns.dtype:
+        raise ValueError(
+            f"sketches of shape {tuple(sketches.shape)} in {sketches.dtype}, others of {tuple(columns.shape)} in "
+            f"{columns.dtype}; give both in one dtype, (clients, projections, quantiles)."
+        )
     check_finite(sketches=sketches, columns=columns)
     # Centred first: the matrix product cancels less the nearer the origin the sketches lie.
     centre = typical(sketches)
     rows, columns = (sketches - centre).flatten(1), (columns - centre).flatten(1)
     mode = "use_mm_for_euclid_dist" if order == 2 else "donot_use_mm_for_euclid_dist"
-    distance: Tensor = torch.cdist(rows, columns, p=order, compute_mode=mode) / rows.shape[1] ** (1 / order)
+    unit = power_unit(rows, order, (0, 1))
+    distance: Tensor = torch.cdist(rows / unit, columns / unit, p=order, compute_mode=mode)
+    distance = distance / rows.shape[1] ** (1 / order) * unit
     return distance if others is not None else distance.fill_diagonal_(0)
 
 
 def _check_pair(sketch: Tensor, other: Tensor) -> None:
     check_floating(sketch=sketch, other=other)
-    if sketch.ndim < 2 or sketch.shape[-2:] != other.shape[-2:]:
+    if sketch.ndim < 2 or sketch.shape[-2:] != other.shape[-2:] or 0 in sketch.shape[-2:]:
         raise ValueError(
             f"sketches of shapes {tuple(sketch.shape)} and {tuple(other.shape)} do not compare; make both with the "
-            "same projections and levels, (..., projections, quantiles)."
+            "same projections and levels, at least one, (..., projections, quantiles)."
         )
 
 
@@ -133,6 +143,8 @@ class SlicedDistance(DistanceKind):
         directions = unit_projections(samples.shape[-1], self.projections, seed=self.seed, like=samples)
         sketch = own["sketch"].to(samples)
         gap = sketch - reference["sketch"].to(samples)
+        unit = power_unit(gap, 2 * self.order, (-2, -1))
+        gap = gap / unit
         slope = self.order * gap.abs() ** (self.order - 1) * gap.sign()
         steps = (slope[..., 1:] + slope[..., :-1]) / 2 * sketch.diff(dim=-1)
         potential = torch.nn.functional.pad(steps.cumsum(-1), (1, 0))
@@ -146,7 +158,7 @@ class SlicedDistance(DistanceKind):
         # From d^p to d^2; at distance 0, where an order above 2 would divide by it, the variance is 0 as it is.
         distance = safe_root(wide(gap.abs() ** self.order).mean((-2, -1)), self.order)
         distance = torch.where(distance > 0, distance, 1.0)
-        return power * (2 / self.order * distance ** (2 - self.order)).square()
+        return power * (2 / self.order * distance ** (2 - self.order) * wide(unit)[..., 0, 0]).square()
 
     def pairwise(self, own: Statistics) -> Tensor:
         """Squared distances between all clients, ``(clients, clients)``; one matrix product for order 2."""
@@ -229,7 +241,7 @@ class SlicedDistance(DistanceKind):
         like = {"sketch": curve[None], "scores": reference["scores"].cpu()}
         gap = (_to_marginals(score[None], like).double()[0] - curve[:, None]).abs() ** self.order
         distinct, back = sizes.detach().cpu().clamp(2, 1024).round().long().unique(return_inverse=True)
-        found = []
+        gap, found = gap / power_unit(gap, self.order, (0, 1)), []  # in any unit
         for n in distinct.tolist():
             law = _order_law(score, n, quantile_ranks(n, midpoint_levels(self.quantiles)) + 1)
             found.append(n * (law * gap).sum(1).mean() ** (2 / self.order))

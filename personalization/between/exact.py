@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..kind import register_distance
 from ..numeric import safe_root
-from ..samples import SampleDistance, prepared
+from ..samples import SampleDistance, gap_unit, prepared
 from .costs import ground_cost, transport_cost
 from .line import wasserstein_line
 
@@ -47,8 +47,13 @@ class ExactDistance(SampleDistance):
     ) -> tuple[Tensor, Tensor]:
         """The distance, in the units of the features; differentiable in samples and weights."""
         xs, ys, a, b = prepared(x, y, x_weights, y_weights)
+        unit = gap_unit(xs, ys, self.order)
+        xs, ys = xs / unit, ys / unit
         if xs.shape[-1] == 1:
             cost = wasserstein_line(xs[..., 0], ys[..., 0], a, b, order=self.order)
-            return safe_root(cost, self.order).to(x.dtype), cost >= 0
-        cost, converged = transport_cost(ground_cost(xs, ys, self.order), a, b, iterations=self.iterations)
-        return safe_root(cost, self.order).to(x.dtype), converged
+            converged = cost >= 0
+        else:
+            cost, converged = transport_cost(
+                ground_cost(xs, ys, self.order), a, b, iterations=self.iterations
+            )
+        return (safe_root(cost, self.order) * unit[..., 0, 0]).to(x.dtype), converged

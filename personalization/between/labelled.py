@@ -33,11 +33,12 @@ def labelled(inputs: Tensor, targets: Tensor) -> Tensor:
         Shape ``(..., n, F + T)``, dtype of ``inputs``.
 
     Raises:
-        ValueError: not one target a row; NaN; inputs that are no floating-point numbers, or do not hold the targets.
+        ValueError: not one target a row; NaN; inputs that are no floating-point numbers, or whose dtype does not hold the
+            classes, or targets of this size.
     """
     check_finite(inputs=inputs, targets=targets)
     columns = targets.unsqueeze(-1) if targets.ndim == inputs.ndim - 1 else targets
-    if columns.shape[:-1] != inputs.shape[:-1]:
+    if inputs.ndim < 2 or columns.shape[:-1] != inputs.shape[:-1]:
         raise ValueError(
             f"targets of shape {tuple(targets.shape)} for inputs of shape {tuple(inputs.shape)}; give one row of "
             "targets per row of inputs."
@@ -47,9 +48,13 @@ def labelled(inputs: Tensor, targets: Tensor) -> Tensor:
             f"inputs are {inputs.dtype}, which would cut off targets; convert them to floating point."
         )
     cast = columns.to(inputs.dtype)
-    if not columns.is_floating_point() and bool((cast.to(columns.dtype) != columns).any()):
-        lost = int(columns[cast.to(columns.dtype) != columns][0])
-        raise ValueError(f"{inputs.dtype} does not hold class {lost}; convert the inputs to float32.")
+    lost = columns[cast.to(columns.dtype) != columns]
+    # What is rounded is a value; whole numbers alone are classes, which rounding would merge.
+    classes = not columns.is_floating_point() or (len(lost) and bool((columns == columns.round()).all()))
+    if (classes and len(lost)) or not bool(torch.isfinite(cast).all()):
+        raise ValueError(
+            f"{inputs.dtype} does not hold class {float(lost[0]):.17g}; convert the inputs to a wider dtype."
+        )
     return torch.cat([inputs, cast], -1)
 
 

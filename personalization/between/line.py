@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import check_finite, check_order
+from ..errors import check_batches, check_finite, check_order
 
 
 def wasserstein_line(
@@ -21,12 +21,13 @@ def wasserstein_line(
         order: ``p >= 1``.
 
     Returns:
-        ``W_p^p``, shape ``(...)``; differentiable in positions and weights, once in the latter. Where the cumulated
-        weights of both meet, as all do in samples of one size, the cost has a kink in the weights; its gradient there
-        is the mean of both sides.
+        ``W_p^p``, shape ``(...)``, inf where the dtype does not hold it; differentiable in positions and weights, once in
+        the latter. Where the cumulated weights of both meet, as all do in samples of one size, the cost has a kink in
+        the weights; its gradient there is the mean of both sides.
 
     Raises:
-        ValueError: ``order`` is below 1; weights below 0, that do not sum to one, or not one per position.
+        ValueError: ``order`` is below 1; weights below 0, that do not sum to one, or not one per position;
+            batches that do not fit.
     """
     check_order(order)
     check_finite(x=x, y=y, x_weights=x_weights, y_weights=y_weights)
@@ -36,6 +37,7 @@ def wasserstein_line(
                 f"{name} has shape {tuple(z.shape)}, its weights {tuple(weights.shape)}; give one weight per position."
             )
         _check_weights(f"{name}_weights", weights.detach())
+    check_batches(x=(x, 1), y=(y, 1), x_weights=(x_weights, 1), y_weights=(y_weights, 1))
     lead = torch.broadcast_shapes(*(z.shape[:-1] for z in (x, y, x_weights, y_weights)))
     xs, a, ys, b = (z.expand(*lead, z.shape[-1]) for z in (x, x_weights, y, y_weights))
     (xs, first), (ys, second) = xs.sort(-1), ys.sort(-1)
@@ -45,6 +47,7 @@ def wasserstein_line(
     # Both step functions are constant between two levels; the middle tells which step, free of rounding at the ends.
     middle = levels - widths / 2
     gap = (_step(xs, up, middle) - _step(ys, down, middle)).abs()
+    gap = torch.where(widths > 0, gap, 0.0)  # else an infinite power of none is NaN
     cost: Tensor = (widths * gap**order).sum(-1)
     if x_weights.requires_grad or y_weights.requires_grad:
         with torch.no_grad():

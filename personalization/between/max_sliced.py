@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ..kind import register_distance
 from ..numeric import safe_root
-from ..samples import SampleDistance, broadcast_batch, prepared
+from ..samples import SampleDistance, broadcast_batch, gap_unit, prepared
 from ..sketch import unit_projections
 from .line import wasserstein_line
 
@@ -42,7 +43,7 @@ class MaxSlicedDistance(SampleDistance):
 
     def problems(self) -> list[str]:
         """An order below 1, no directions or steps."""
-        found = [] if self.order >= 1 else [f"order={self.order} must be at least 1"]
+        found = [] if 1 <= self.order < math.inf else [f"order={self.order} must be at least 1 and finite"]
         counts = ("projections", "iterations")
         found += [
             f"{name}={getattr(self, name)} must be at least 1" for name in counts if getattr(self, name) < 1
@@ -56,13 +57,16 @@ class MaxSlicedDistance(SampleDistance):
     ) -> tuple[Tensor, Tensor]:
         """The distance, in the units of the features; its gradient is that along the direction found, held fixed."""
         xs, ys, a, b = prepared(x, y, x_weights, y_weights)
+        unit = gap_unit(xs, ys, self.order)
+        xs, ys = xs / unit, ys / unit
         batch, (xs, ys, a, b) = broadcast_batch(xs, ys, a.unsqueeze(-1), b.unsqueeze(-1), keep=2)
         a, b = a[..., 0], b[..., 0]
         with torch.no_grad():
             start = self._start(xs, ys, a, b)
         theta, converged = self._ascend(xs, ys, a, b, start)
         cost = self._along(theta, xs, ys, a, b)
-        return safe_root(cost, self.order).to(x.dtype).reshape(batch), converged.reshape(batch)
+        value = safe_root(cost, self.order).reshape(batch) * unit[..., 0, 0]
+        return value.to(x.dtype), converged.reshape(batch)
 
     def _along(self, theta: Tensor, x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """Cost along directions ``(B, F)``."""

@@ -16,12 +16,15 @@ from personalization import (
     calendar_cells,
     calendar_conditional,
     client_statistics,
+    combine,
     daily_profiles,
     distance_to_population,
+    l2_distance,
     labelled,
     matrix_root,
     midpoint_levels,
     moments,
+    pairwise_distances,
     pairwise_of_statistics,
     pairwise_sliced_wasserstein,
     pooled_choices,
@@ -34,6 +37,9 @@ from personalization import (
     wasserstein_line,
 )
 from personalization.budget import PrivacyBudget
+from personalization.clustering import Agglomerative, KMedoids
+from personalization.graph import KernelGraph
+from personalization.null import fit_null, size_grid
 from personalization.protocols import ClassGaussians, FedWaD, QuantileSketches, TriangleWad
 
 ROWS, SKETCH, LINE = torch.randn(6, 3), torch.randn(4, 8), torch.tensor([0.0, 1.0])
@@ -196,6 +202,7 @@ def test_statistics_of_another_kind_make_no_pairs():
 
 def test_options_without_end_are_refused():
     for name, options in (
+        ("max_sliced", {"order": math.inf}),
         ("exact", {"order": math.inf}),
         ("spectral", {"order": math.inf}),
         ("spectral", {"rate": math.inf}),
@@ -241,3 +248,132 @@ def test_statistics_with_nan_are_summed_by_nobody():
     own = build_distance("gaussian").statistics(ROWS)
     with pytest.raises(ValueError, match="mean has 3 NaN or infinite value"):
         summarise({**own, "mean": own["mean"] * torch.nan}, len(ROWS))
+
+
+def test_batches_and_dtypes_that_do_not_fit_are_named():
+    eye, three, two = torch.eye(3), torch.zeros(3, 4, 8), torch.zeros(2, 4, 8)
+    for call, said in (
+        (
+            lambda: quantile_sketch(ROWS.double(), PROJECTIONS, LEVELS),
+            r"unit_projections\(\.\.\., like=samples\)",
+        ),
+        (lambda: sliced_wasserstein(three, two), "whose batches do not fit"),
+        (lambda: sliced_wasserstein(three[..., :0], three[..., :0]), "at least one"),
+        (lambda: pairwise_sliced_wasserstein(three, two.double()), "give both in one dtype"),
+        (lambda: pairwise_sliced_wasserstein(three, two[0]), r"others of \(4, 8\)"),
+        (lambda: bures_squared(ROWS, eye, ROWS[:2], eye), "whose batches do not fit"),
+        (lambda: bures_squared(ROWS[0] * torch.nan, eye, ROWS[0], eye), "mean has 3 NaN"),
+        (
+            lambda: wasserstein_line(three, two, torch.full((8,), 1 / 8), torch.full((8,), 1 / 8)),
+            "do not fit",
+        ),
+        (
+            lambda: build_distance("energy").between(three, three, torch.ones(2, 4)),
+            r"x_weights has shape \(2, 4\); give one per row, \(3, 4\)",
+        ),
+        (lambda: build_distance("energy").between(ROWS, ROWS, torch.full((6,), 1j)), "give real numbers"),
+        (lambda: l2_distance(ROWS, weights=torch.full((6,), 1j)), "give 6 real numbers"),
+        (lambda: labelled(ROWS[0], ROWS[0]), "one row of targets per row"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            call()
+
+
+@pytest.mark.parametrize("number", [2049, 2049.0, 1e6])
+def test_classes_that_would_merge_are_refused(number):
+    targets = torch.tensor([0, number] * 3)
+    with pytest.raises(ValueError, match=f"float16 does not hold class {number:.0f}; convert"):
+        labelled(ROWS.half(), targets)
+    assert float(labelled(ROWS, targets)[1, 3]) == number
+    assert labelled(ROWS.half(), targets / 3e3).isfinite().all()  # values are rounded, classes are not
+
+
+def test_statistics_in_less_precision_make_no_pairs():
+    kind = build_distance("sliced", projections=8, quantiles=16)
+    own = client_statistics(kind, [ROWS, ROWS + 1, ROWS - 1])
+    for name, dtype in (("sketch", torch.int64), ("cov", torch.float32), ("cov", torch.float16)):
+        with pytest.raises(ValueError, match=f"own holds {name} in {dtype}; give it in"):
+            pairwise_of_statistics({**own, name: own[name].to(dtype)}, kind, [6, 6, 6], draws=8)
+    finer = pairwise_of_statistics({**own, "sketch": own["sketch"].double()}, kind, [6, 6, 6], draws=8)
+    torch.testing.assert_close(
+        finer.value.float(), pairwise_of_statistics(own, kind, [6, 6, 6], draws=8).value
+    )
+    for wrong, n, said in (
+        (None, [6], "own is of type NoneType"),
+        ({k: x[:0] for k, x in own.items()}, [], "give 0"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            pairwise_of_statistics(wrong, kind, n)
+
+
+def test_a_null_needs_a_kind_and_sizes():
+    kind = build_distance("gaussian")
+    reference = summarise(kind.statistics(ROWS), 6).mean()
+    for call, said in (
+        (lambda: fit_null("gaussian", reference, [8]), "kind='gaussian' is no distance of sums"),
+        (lambda: fit_null(kind, reference, []), "sizes is empty"),
+        (lambda: fit_null(kind, reference, [8.5]), "size=8.5 is no whole number"),
+        (lambda: size_grid(8, 16, points=1), "points=1 is no whole number of at least 2"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            call()
+
+
+def test_sums_of_nobody_are_no_population():
+    own = build_distance("gaussian").statistics(ROWS)
+    for n in ("a", math.inf, math.nan, None):
+        with pytest.raises(ValueError, match="give the number of samples, above 0"):
+            summarise(own, n)
+    with pytest.raises(ValueError, match="summaries is of type NoneType"):
+        combine(None)
+    total = summarise(own, 6)
+    with pytest.raises(ValueError, match="nobody is left in it"):
+        total.without(total).mean()
+
+
+def test_clients_that_there_are_not_are_not_selected():
+    features = [ROWS, ROWS + 1, ROWS - 1]
+    for found in (distance_to_population(features, "gaussian"), pairwise_distances(features, "gaussian")):
+        for wrong in ([9], [-4], [0.5], [True, False], "a", torch.tensor(1)):
+            with pytest.raises(ValueError, match=r"give positions"):
+                found.select(wrong)
+        assert found.select([-1, 0]).n.tolist() == found.select([True, False, True]).n.tolist() == [6, 6]
+        assert len(found.select([])) == 0
+
+
+@pytest.mark.parametrize("seed", [2**70, -(2**70)])
+def test_no_whole_number_is_too_large_a_seed(seed):
+    assert unit_projections(3, 4, seed=seed).isfinite().all()
+    assert torch.equal(unit_projections(3, 4, seed=-1), unit_projections(3, 4, seed=2**64 - 1))
+    found = distance_to_population([ROWS, ROWS + 1, ROWS - 1], seed=seed, draws=8)
+    assert len(found.permuted(abs(seed))) == 3
+
+
+def test_fields_of_graphs_and_clusterings_are_checked_however_they_are_built():
+    for build, said in (
+        (lambda: KernelGraph(scale="1"), "KernelGraph scale='1': give a number"),
+        (lambda: KernelGraph(scale=None), "KernelGraph scale=None: give a number"),
+        (lambda: KMedoids(max_swaps="a"), "KMedoids max_swaps='a': give a whole number"),
+        (lambda: KMedoids(max_swaps=-1), "max_swaps=-1 is no whole number of at least 0"),
+        (lambda: Agglomerative(linkage=3), "Agglomerative linkage=3: give a name"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            build()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"strengths": 3.0}, "strengths=3.0; give a list"),
+        ({"strengths": ("a",)}, "a number in strengths='a' is no number"),
+        ({"safe": 0}, "safe=0; give a list"),
+        ({"safe": (0.5,)}, "an option in safe=0.5 is no whole number"),
+        ({"harm": "a"}, "harm='a' is no number"),
+        ({"graphs": [GRAPH, 2 * GRAPH]}, "Row 0 of graph 1 sums to 2"),
+        ({"graphs": [GRAPH * 0]}, "Row 0 of graph 0 sums to 0"),
+    ],
+)
+def test_what_a_choice_is_made_of_is_checked(options, said):
+    graphs = options.pop("graphs", [GRAPH])
+    with pytest.raises(ValueError, match=said):
+        pooled_choices(ERRORS, EXAMPLES, graphs, **options)

@@ -226,8 +226,8 @@ def test_clients_that_are_held_out_choose_and_teach_nobody():
         ({"examples": torch.full((3, 2), torch.nan)}, "none negative"),
         ({"graphs": [torch.full((3, 3), torch.nan)]}, "negative weight or NaN"),
         ({"graphs": [-torch.eye(3)]}, "negative weight or NaN"),
-        ({"strengths": (0.0, float("nan"))}, "are not negative"),
-        ({"cautions": (float("nan"),)}, "are not negative"),
+        ({"strengths": (0.0, float("nan"))}, "is no number"),
+        ({"cautions": (float("nan"),)}, "is no number"),
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(change, message):
