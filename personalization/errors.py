@@ -69,7 +69,7 @@ def check_features(features: Features) -> list[Tensor]:
     least = 1 / value_limit(clients[0].dtype)
     if 0 < largest < least and any(bool((x != clients[0][0]).any()) for x in clients):
         raise ValueError(
-            f"features are at most {largest:.3g}, whose squares {clients[0].dtype} cannot hold; scale them to above "
+            f"features are at most {largest:.3g}, too small for distances in {clients[0].dtype}; scale them to above "
             f"{least:.0e}."
         )
     return clients
@@ -113,7 +113,7 @@ def _check_client(x: object, first: Tensor, who: str) -> float:
         )
     if most > limit:
         raise ValueError(
-            f"{who} has values up to {most:.3g}, whose squares {x.dtype} cannot hold; scale them to below {limit:.0e}."
+            f"{who} has values up to {most:.3g}, too large for distances in {x.dtype}; scale them to below {limit:.0e}."
         )
     return most
 
