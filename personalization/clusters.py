@@ -81,9 +81,8 @@ def find_clusters(
     reason = _why_one(distances, z, alpha, max_clusters)
     if reason:
         return Clusters(one, 1, reason)
-    numbers = _symmetric(
-        wide(distances) / power_unit(wide(distances), 4, (0, 1))
-    )  # whose squares are squared
+    exact = wide(distances)
+    numbers = _symmetric(exact / power_unit(exact, 4, (0, 1)))  # whose squares are squared
     most = min(max_clusters, len(numbers) - 1)
     beyond = beyond_noise(numbers) if z is None else _symmetric(z)
     chosen = CRITERIA[choose](

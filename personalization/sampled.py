@@ -186,5 +186,5 @@ def permutation_null(kind: SampleDistance, pool: Pool, sizes: Sequence[tuple[int
         effective.append(n * m / (n + m))
         scaled.append(effective[-1] * torch.cat(parts))
     grid = torch.tensor(effective, dtype=torch.float64)
-    # In n m / (n + m) the mean bends where n nears m: a parabola is a tenth of a deviation off there, with most clients.
+    # In n m / (n + m) the mean bends where n nears m: a parabola is off there, with most clients.
     return null_of(grid, torch.stack(scaled), any_shape=draws >= _ENOUGH, degree=3)
